@@ -337,8 +337,8 @@ def test_an_unknown_image_is_one_line(world):
 # --------------------------------------------------------------------------- TIDE
 
 
-def judged(world, *found):
-    data = world((0, 0, 40, 40, 0, 0), (60, 60, 100, 100, 1, 0))
+def judged(world, *found, second=1):
+    data = world((0, 0, 40, 40, 0, 0), (60, 60, 100, 100, second, 0))
     boxes = torch.tensor([f[:4] for f in found], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([f[4] for f in found], dtype=torch.int64)
     scores = torch.tensor([f[5] for f in found], dtype=torch.float32)
@@ -377,6 +377,13 @@ def test_two_claims_to_one_object_are_mended_once(world):
     assert result.count["class"] == 2
     assert result.cost["class"] == pytest.approx(0.5)
     assert replace(result, ap50=0.0).text().startswith("AP50 0.00")
+
+
+def test_a_claim_to_an_object_that_is_found_costs_nothing(world):
+    """A right and a misnamed box lie on the first object; the second one, of the same class, is missed."""
+    result = judged(world, (0, 0, 40, 40, 0, 0.9), (0, 0, 40, 38, 1, 0.8), second=0)
+    assert (result.count["class"], result.count["missed"]) == (1, 1)
+    assert result.cost["class"] == 0
 
 
 @pytest.fixture(scope="module")

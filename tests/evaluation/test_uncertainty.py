@@ -144,6 +144,11 @@ def test_an_interval_always_holds_its_number(scene):
     data, results = scene
     others = [replace(d, scores=d.scores.flip(0), labels=d.labels * 0) for d in results]
     judged = compare_detections(results, others, data, Draws(12))
+    matches = match_images(*flatten(results, data), len(data), len(data.classes))
+    halves = average_precision(matches, draw(len(data), 12, 0).halves)
+    few = sum(bool((~r.ignore).any()) for r in data.records) < 2
+    for one, column in zip(judged.first.values(), (halves.mean(axis=1), halves[:, 0], halves[:, 5]), strict=True):
+        assert np.isfinite(one.low) or few or np.nanmin(column) == np.nanmax(column)
     for row in (judged.first, judged.second, judged.difference):
         for one in row.values():
             if np.isfinite(one.low):

@@ -12,7 +12,7 @@ from fcos.data.records import Window
 from fcos.data.tiles import cut_windows
 from fcos.errors import ConfigError
 from fcos.inference.merge import Rows, cut_sides, merge, rows_of
-from fcos.inference.tiles import Held, Looked, Tiling, detect_tiles, kept, parse_tile
+from fcos.inference.tiles import Held, Looked, Tiling, detect_tiles, kept, parse_tile, read_shape
 from fcos.types import Classes, Detections
 
 CLASSES = Classes(("cat", "dog"))
@@ -93,8 +93,9 @@ def test_one_tile_is_plain_detection():
 def test_a_cut_box_gives_way_to_the_whole_one():
     """The object lies in the overlap: the second tile sees all of it, the first its left part."""
     image = paint((64, 112), (9, 50, 20, 80, 40))  # tiles 0-64 and 48-112
-    found = detect_tiles(Looker([(9, 0, 0.9)]), Held(image), Tiling(64, 0.25, whole=False))
+    found = detect_tiles(Looker([(9, 0, 0.9)]), Held(image), Tiling(64, 0.25, whole=False), name="a.png")
     assert boxes_of(found) == [(50, 20, 80, 40)]
+    assert (found.source, found.size) == ("a.png", (64, 112))
 
 
 class Doubter(Looker):
@@ -125,6 +126,21 @@ def test_two_halves_become_one():
     found = detect_tiles(Looker([(9, 0, 0.8)]), Held(image), Tiling(64, 0.25, whole=False))
     assert boxes_of(found) == [(30, 20, 90, 40)]
     assert found.scores.tolist() == pytest.approx([0.8])
+
+
+def test_a_sliver_does_not_pull_down_the_score_of_the_whole():
+    """The mean by area, of 54 columns and 22: a plain one would be 0.55."""
+    seen = [_seen([[10, 20, 64, 40]], [0.9], [0]), _seen([[48, 20, 70, 40]], [0.2], [0])]
+    found = join(seen, [Window(0, 0, 64, 64), Window(0, 48, 64, 112)], (64, 112), Looker([]))
+    assert boxes_of(found) == [(10, 20, 70, 40)]
+    assert found.scores.tolist() == pytest.approx([(54 * 0.9 + 22 * 0.2) / 76])
+
+
+def test_of_two_pieces_across_the_cut_the_one_that_overlaps_more_is_joined():
+    """Either would do, both would not."""
+    seen = [_seen([[20, 20, 64, 40]], [0.8], [0]), _seen([[48, 30, 90, 50], [48, 15, 90, 35]], [0.7, 0.7], [0, 0])]
+    found = join(seen, [Window(0, 0, 64, 64), Window(0, 48, 64, 112)], (64, 112), Looker([]))
+    assert boxes_of(found) == [(20, 15, 90, 40), (48, 30, 90, 50)]
 
 
 def test_four_quarters_become_one():
@@ -223,6 +239,16 @@ def test_what_became_of_each_row():
     assert joined.owner.tolist() == [-1, -1, -1]
 
 
+def test_a_piece_gives_way_to_a_box_of_its_own_class():
+    seen = [
+        _seen([[20, 0, 64, 18], [20, 40, 64, 58]], [0.6, 0.6], [0, 1]),
+        _seen([[20, 0, 100, 18], [20, 40, 100, 58]], [0.9, 0.9], [0, 1]),
+    ]
+    merged = merge(rows_of(seen, [Window(0, 0, 64, 64), Window(0, 0, 128, 128)], (128, 128)))
+    assert merged.labels.tolist() == [0, 1]
+    assert merged.owner.tolist() == [0, 1, -1, -1]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_lies_far_apart_is_merged_as_each_alone(seed):
     """Two scenes of 300 objects in nine windows each, in one image and in any order."""
@@ -279,6 +305,19 @@ def test_nothing_seen_is_nothing():
     found = detect_tiles(Looker([]), Held(paint((100, 200))), Tiling(64))
     assert len(found) == 0
     assert found.size == (100, 200)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "shape"),
+    [
+        ((2000, 3000), Window(0, 0, 2000, 3000), (128, 192)),  # the whole image
+        ((100, 3000), Window(0, 0, 100, 3000), (6, 192)),
+        ((2000, 3000), Window(0, 0, 600, 900), None),
+        ((9000, 9000), Window(0, 0, 5000, 5000), (128, 128)),  # too large to be held beside others
+    ],
+)
+def test_a_large_window_is_read_at_twice_what_the_network_takes(size, window, shape):
+    assert read_shape(window, size, tiny_config(data={"size": 64, "max_size": 96}).data) == shape
 
 
 def test_tiles_go_through_the_network_in_batches():

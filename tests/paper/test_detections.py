@@ -60,6 +60,12 @@ def test_equality():
     assert some() != moved
 
 
+def test_all_tensors_go_to_another_device():
+    moved = some(track_ids=torch.tensor([3, -1, 4])).to("meta")
+    tensors = (moved.boxes, moved.scores, moved.labels, moved.points, moved.track_ids)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
 def test_a_line_says_what_was_found():
     assert repr(some(source="a/b.jpg")) == "Detections(2 dog, 1 cat in b.jpg; 100x80)"
     assert repr(Detections.empty()) == "Detections(nothing)"

@@ -18,6 +18,7 @@ from fcos.training.planning.rules import (
     cache_for,
     flips_for,
     in_memory,
+    mixing_for,
     model_for,
     rate_for,
     size_for,
@@ -135,6 +136,7 @@ def test_few_images_are_learned_in_small_batches():
 def test_the_size_follows_the_boxes_and_the_time(small, steps, epochs, size):
     facts = Facts(205, 3000, 3, 416, small, 0.25, 0.5, True, False, 87)
     assert size_for(facts, 320, Time(1, steps, epochs)).value == size
+    assert int(size_for(facts, 320, Time(1, steps, epochs), most=416).value) == min(int(size), 416)  # what memory holds
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,7 @@ def test_images_that_are_seen_often_are_mixed():
     told = [{c.name for c in plan.choices} & {"mosaic", "crop"} for plan in (few, often, in_tiles, without)]
     assert told == [set(), {"mosaic"}, {"crop"}, {"crop"}]
     assert "data.plain_epochs" not in without.settings
+    assert mixing_for(26, True)[0]["data.plain_epochs"] == 4  # at least
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
