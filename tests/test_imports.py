@@ -39,6 +39,7 @@ ORDER = [
     "study",
     "bench",
     "scale",
+    "fcos.zoo.pack",
     "fcos.export.judging",
     "fcos.export.job",
     "fcos.export.named",

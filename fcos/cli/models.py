@@ -11,13 +11,12 @@ import typer
 
 from ..errors import DataError, first_line
 from ..system.stderr import say
-from ..system.terminal import plural
+from ..system.terminal import plural, table
 from . import complete
 from .common import Split, open_to_judge, refuse
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..zoo.models import Entry
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -37,26 +36,23 @@ def models(
         return
     from ..zoo.models import known_models
 
-    rows = [_row(entry) for entry in known_models().values()]
+    rows = [entry.facts() for entry in known_models().values()]
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    shown = [
-        {
-            "name": r["name"],
-            "params": f"{r['parameters'] / 1e6:.1f} M",
-            "input": str(r["size"]),
-            "classes": str(r["classes"]) if r["classes"] else "-",
-            "AP": "-" if r["AP"] is None else f"{r['AP']:.3f}",
-            "weights": r["weights"],
-        }
+    cells = [
+        (
+            r["name"],
+            f"{r['parameters'] / 1e6:.1f} M",
+            r["size"],
+            r["classes"] or "-",
+            "-" if r["AP"] is None else f"{r['AP']:.3f}",
+        )
         for r in rows
     ]
-    widths = {k: max(len(k), *(len(r[k]) for r in shown)) for k in shown[0]}
-    right = {"params", "input", "classes", "AP"}
-    for row in ({k: k for k in shown[0]}, *shown):
-        cells = (row[k].rjust(w) if k in right else row[k].ljust(w) for k, w in widths.items())
-        typer.echo("  ".join(cells).rstrip())
+    lines = table(("name", "params", "input", "classes", "AP"), cells).split("\n")
+    for line, weights in zip(lines, ("weights", *(r["weights"] for r in rows)), strict=True):
+        typer.echo(f"{line}  {weights}")
     typer.echo("")
     for r in rows:
         of = f" ({r['licence']})" if r["licence"] else ""
@@ -147,9 +143,8 @@ def pack(
     With --calibrate the file can also turn its scores into probabilities, where decode.calibrated=true asks for it.
     """
     from ..errors import ModelError
-    from ..network import weights
     from ..zoo import card
-    from ..zoo.find import find_weights, load_network
+    from ..zoo.pack import pack as write
 
     if calibrate is None:
         refuse(context, "pack without --calibrate", "split")
@@ -157,27 +152,14 @@ def pack(
         raise ModelError(f"{out} must end in .safetensors")
     if len(licence) > 1000:
         raise ModelError(f"--licence has {len(licence):,} characters, and a file holds 1,000; give its name")
-    path = find_weights(model)
-    network, config, classes = load_network(path)
-    about: dict[str, Any] = {**weights.header(path)[2], **card.recipe(path.parent)}
-    about["parameters"] = sum(p.numel() for p in network.parameters())
-    if licence:
-        about["licence"] = licence
+    about: dict[str, Any] = {"licence": licence} if licence else {}
     if metrics is not None:
         about |= card.judged(card.read_metrics(metrics))
+    unlearned = None
     if calibrate is not None:
-        from ..evaluation.calibration import fit
-        from ..evaluation.program import detect
-        from ..inference.composite import OWN, Looks
-        from ..inference.load import load_together
-
-        detector = load_together([model], Looks(OWN), runtime="torch", overrides=["decode.calibrated=false"])
-        detections, dataset = detect(detector, open_to_judge(calibrate, split))
-        lines = [list(line) for line in fit(detections, dataset, classes.names)]
-        config = config.override({"decode": {"calibration": lines}})
-        about["calibrated_on"] = f"{plural(len(dataset), 'image')} of {calibrate.resolve().name}, {dataset.split}"
-    state = network.state_dict()
-    weights.save(out, state if full else weights.halved(state), config, classes, about)
+        unlearned = open_to_judge(calibrate, split)
+        about["calibrated_on"] = f"{plural(len(unlearned), 'image')} of {calibrate.resolve().name}, {unlearned.split}"
+    config, classes = write(model, out, about, full, unlearned)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {plural(len(classes), 'class')}, {config.data.size} px")
 
 
@@ -300,37 +282,3 @@ def push(
         measured = card.read_metrics(metrics) if metrics is not None else None
         text = card.card(repository, path, card.Evidence(measured, path.parent, told), front=True)
     typer.echo(hub.push(path, repository, text, half=half, private=private))
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    """One model as `--json` prints it; a weights file on this machine speaks for itself."""
-    from ..network.weights import header
-
-    path = entry.path()
-    row: dict[str, Any] = {
-        "name": entry.name,
-        "backbone": entry.config.model.backbone,
-        "parameters": entry.parameters,
-        "size": entry.config.data.size,
-        "classes": entry.classes if entry.remote else None,
-        "AP": entry.ap,
-        "judged_on": entry.ap_on,
-        "licence": entry.licence,
-        "weights": f"to download, {entry.remote.size / 1e6:.0f} MB" if entry.remote else "to train",
-        "file": None,
-        "about": entry.about,
-    }
-    if path is not None:
-        config, classes, about = header(path)
-        kind = "bundled" if path == entry.bundled() else "downloaded"
-        row |= {
-            "parameters": about.get("parameters", entry.parameters),
-            "size": config.data.size,
-            "classes": len(classes),
-            "AP": about.get("AP"),
-            "judged_on": about.get("judged_on", ""),
-            "licence": about.get("licence", ""),
-            "weights": f"{kind}, {path.stat().st_size / 1e6:.1f} MB",
-            "file": str(path),
-        }
-    return row

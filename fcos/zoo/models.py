@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from ..presets import PRESETS, preset, with_dialect
@@ -43,6 +44,39 @@ class Entry:
     def path(self) -> Path | None:
         """The weights file where it is on this machine already, or None."""
         return self.bundled() or self.downloaded()
+
+    def facts(self) -> dict[str, Any]:
+        """What `fcos models --json` tells of it; a weights file on this machine speaks for itself."""
+        from ..network.weights import header
+
+        path = self.path()
+        row: dict[str, Any] = {
+            "name": self.name,
+            "backbone": self.config.model.backbone,
+            "parameters": self.parameters,
+            "size": self.config.data.size,
+            "classes": self.classes if self.remote else None,
+            "AP": self.ap,
+            "judged_on": self.ap_on,
+            "licence": self.licence,
+            "weights": f"to download, {self.remote.size / 1e6:.0f} MB" if self.remote else "to train",
+            "file": None,
+            "about": self.about,
+        }
+        if path is not None:
+            config, classes, about = header(path)
+            kind = "bundled" if path == self.bundled() else "downloaded"
+            row |= {
+                "parameters": about.get("parameters", self.parameters),
+                "size": config.data.size,
+                "classes": len(classes),
+                "AP": about.get("AP"),
+                "judged_on": about.get("judged_on", ""),
+                "licence": about.get("licence", ""),
+                "weights": f"{kind}, {path.stat().st_size / 1e6:.1f} MB",
+                "file": str(path),
+            }
+        return row
 
 
 # network parameters of the presets with 80 classes
