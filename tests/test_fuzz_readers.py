@@ -139,7 +139,7 @@ def test_any_metadata(tmp_path, count):
               ["graph", "batch"], ["graph", "size"], ["graph", "nms"], ["graph", "dtype"], ["config", "model"],
               ["config", "model", "strides"], ["config", "data", "size"]]  # fmt: skip
     attack(count, st.tuples(st.sampled_from(places), values), gate)
-    file = weights.save(tmp_path / "whole.safetensors", {"a": torch.zeros(3)}, Config(), Classes(("a",)))
+    file = weights.save(tmp_path / "whole.safetensors", {"fpn.a": torch.zeros(3)}, Config(), Classes(("a",)))
 
     def header(data: bytes) -> None:
         (tmp_path / "a.safetensors").write_bytes(data)

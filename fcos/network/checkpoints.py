@@ -26,7 +26,7 @@ from ..system.files import noticed
 from ..system.readers import check_archive
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "net", "model_ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # of several GPUs, torch.compile and Lightning
+_PREFIXES = ("module.", "model.")  # of several GPUs and Lightning
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")  # arrays that become tensors
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before its zip files
 
@@ -34,8 +34,8 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote f
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors by name, what else the file says) of .pth, .pt, .pkl or .safetensors.
 
-    Enters "model" / "state_dict" / "model_state" entries and strips the prefixes `module.`, `_orig_mod.` and `model.`
-    that all names share. The second value holds "file" (its name), "entry" and, where the file has it, "meta".
+    Enters "model" / "state_dict" / "model_state" entries; the names are as `unwrapped` gives them. The second value
+    holds "file" (its name), "entry" and, where the file has it, "meta".
     Raises ModelError, one line, for a file that is missing, cut short or no checkpoint.
     """
     path = Path(path).expanduser()
@@ -56,15 +56,21 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             info["entry"] = name
             data = data[name]
             break
-    state = {str(k): tensor for k, v in data.items() if (tensor := _as_tensor(v)) is not None}
-    state.pop("n_averaged", None)  # a count beside the weights, of torch's AveragedModel
+    state = unwrapped({str(k): tensor for k, v in data.items() if (tensor := _as_tensor(v)) is not None})
     if not state:
         raise ModelError(
             f"{path} holds no named tensors; its entries are {', '.join(map(str, list(data)[:5])) or 'none'}"
         )
-    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), ""):
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state, info
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names that they have in the network itself, without those of what was put around it."""
+    # torch.compile may be around parts too; a count is beside the weights of torch's AveragedModel
+    state = {k.replace("_orig_mod.", ""): v for k, v in state.items() if k != "n_averaged"}
+    while prefix := next((p for p in _PREFIXES if state and all(k.startswith(p) for k in state)), ""):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state
 
 
 def _load(path: Path) -> Any:

@@ -15,12 +15,14 @@ from ..config import Config, from_dict
 from ..errors import FcosError, ModelError, first_line
 from ..system.files import noticed, write_whole
 from ..types import Classes, class_names
+from .checkpoints import unwrapped
 from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
 from .model import FCOS
 
 _FORMAT = "1"
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 _FLOATS, _COUNTS = (torch.float32, torch.float16), (torch.int64,)  # what `save` writes
+_PARTS = ("backbone", "fpn", "head")
 _HALF_MAX = torch.finfo(torch.float16).max
 
 
@@ -38,15 +40,21 @@ def save(
 ) -> Path:
     """Write weights, config, class names and ids to one .safetensors file.
 
-    Of half the size with `halved(state)`; `load` and `load_state` give float32 again. ModelError where the weights tell
-    another number of classes apart.
+    The state may be that of a network within torch.compile, DistributedDataParallel or AveragedModel, and in any
+    floating point. Of half the size with `halved(state)`; `load` and `load_state` give float32 again. ModelError where
+    the weights tell another number of classes apart, or are none of such a network.
     """
     from safetensors.torch import save_file
 
     classes = classes if isinstance(classes, Classes) else Classes(class_names(classes))
+    state = unwrapped(state)
+    odd = next((k for k in state if k.partition(".")[0] not in _PARTS), None)
+    if odd is not None:
+        raise ModelError(f"{path}: {odd!r} is no tensor of an fcos network; its parts are {', '.join(_PARTS)}")
     logits = state.get("head.class_logits.bias")
     if logits is not None and len(logits) != len(classes):
         raise ModelError(f"{path}: the weights tell {len(logits)} classes apart, and {len(classes)} are named")
+    state = {k: v.float() if v.is_floating_point() and v.dtype not in _FLOATS else v for k, v in state.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     metadata = {
         "format": _FORMAT,

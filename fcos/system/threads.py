@@ -112,3 +112,12 @@ def usual_torch() -> Iterator[None]:
             torch.set_deterministic_debug_mode(strict)
             os.environ.pop(CUBLAS, None)
             os.environ.update({} if cublas is None else {CUBLAS: cublas})
+
+
+@contextmanager
+def own_random_numbers() -> Iterator[None]:
+    """torch's random numbers go on afterwards as if nothing had been drawn or seeded inside."""
+    import torch
+
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        yield

@@ -24,7 +24,7 @@ from ..presets import named_in
 from ..system import remote
 from ..system.environment import COMMAND
 from ..system.files import check_folder, real
-from ..system.threads import usual_torch
+from ..system.threads import own_random_numbers, usual_torch
 from .clock import Budget, Deadline
 from .data import Chosen, NamedData, check_data, choose
 from .distributed import launched, started_again
@@ -77,6 +77,7 @@ def _told_of_names(function: Callable[P, T]) -> Callable[P, T]:
 
 @_told_of_names
 @usual_torch()
+@own_random_numbers()
 @one_line_for_lost_loaders()
 def train(
     data: str | Path | DataSource | Dataset | Mapping[str, Dataset] | None = None,

@@ -1,6 +1,8 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -572,3 +574,19 @@ def test_of_a_jpeg_with_a_long_header_only_the_header_is_read(tmp_path, monkeypa
     monkeypatch.setattr(reading, "open_file", counted)
     assert image_header(file).displayed == (600, 800)
     assert sum(read) < 140_000 < file.stat().st_size
+
+
+def test_a_program_that_refuses_large_images_goes_on_to_refuse_them(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    program = """
+import sys, warnings
+from PIL import Image
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+import fcos.data.images.reading
+try:
+    Image.open(sys.argv[1])
+except Image.DecompressionBombWarning:
+    print("refused")
+"""
+    words = [sys.executable, "-c", program, tmp_path / "large.png"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "refused\n"

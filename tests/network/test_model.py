@@ -1,5 +1,6 @@
 """The network: shapes, one prediction per point, weights shared by the levels, files."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tiny import equal_states, tiny_config
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from fcos.config import ModelConfig
 from fcos.errors import ConfigError, ModelError
@@ -145,6 +147,31 @@ def test_files_bring_back_the_same_detector(tmp_path):
     half = weights.save(tmp_path / "half.safetensors", weights.halved(network.state_dict()), config, classes)
     assert half.stat().st_size < 0.6 * path.stat().st_size
     assert load_network(half, ["decode.nms_iou=0.4"])[1].decode.nms_iou == 0.4
+
+
+def _parts_compiled(network):
+    network.backbone = torch.compile(network.backbone)
+    return network
+
+
+@pytest.mark.parametrize(
+    "around",
+    [torch.compile, nn.DataParallel, AveragedModel, _parts_compiled, lambda n: nn.DataParallel(torch.compile(n))],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_state_of_a_network_that_something_is_around_is_saved_as_its_own(tmp_path, around, dtype):
+    config, classes = tiny_config(), Classes(("disc", "square"))
+    network = weights.build(config, 2)
+    path = weights.save(
+        tmp_path / "m.safetensors", around(copy.deepcopy(network).to(dtype)).state_dict(), config, classes
+    )
+    assert equal_states(load_network(path)[0].state_dict(), network.state_dict())
+
+
+def test_weights_of_another_network_are_not_saved(tmp_path):
+    with pytest.raises(ModelError, match=r"'conv1.weight' is no tensor of an fcos network"):
+        weights.save(tmp_path / "m.safetensors", {"conv1.weight": torch.zeros(2)}, tiny_config(), Classes(("disc",)))
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def test_files_that_are_no_model(tmp_path):

@@ -577,6 +577,14 @@ def test_training_computes_in_32_bits_whatever_its_caller_prefers(shapes, tmp_pa
         torch.set_default_dtype(torch.float32)
 
 
+def test_random_numbers_of_the_caller_go_on_after_a_run(shapes, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    learn(tiny_config(train={"iterations": 1}), shapes, tmp_path / "run")
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_a_run_that_is_the_same_each_time_leaves_torch_as_it_was(shapes, tmp_path, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     inside = []

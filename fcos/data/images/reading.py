@@ -57,7 +57,8 @@ HEADER_BYTES = 1 << 15
 MAX_PIXELS = raised_pixels(2 * (Image.MAX_IMAGE_PIXELS or 89_478_485))
 if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2 + 1
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # below the limit that is an error
+# below the limit that is an error; at the end, where a program with a filter of its own is not overruled
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 
 
 def tell_unread(folder: str | Path, paths: Sequence[str | Path]) -> None:
