@@ -360,4 +360,4 @@ def hits_needed(objects: Ints) -> Ints:
     cocoapi's comparison of floating numbers has it."""
     count = np.maximum(objects, 1)[:, None]
     near = np.floor(LEVELS * count).astype(np.int64)
-    return np.where((near - 1) / count >= LEVELS, near - 1, np.where(near / count >= LEVELS, near, near + 1))
+    return np.where(near / count >= LEVELS, near, near + 1)

@@ -1,6 +1,7 @@
 """Images held out to judge by, for data that has no validation part."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_each_class_has_its_share(seed):
     held = {int(name.removesuffix(".png")) for name in draw_holdout(data, 0.1, seed)}
     parts = [range(80), range(80, 100), range(100, 101), range(101, 121)]
     assert [len(held & set(part)) for part in parts] == [8, 2, 0, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_classes_are_drawn_first_and_the_one_image_of_a_class_is_learned(seed):
+    data = labelled(*[[0]] * 90, *[[0, 1]] * 10)
+    assert any(int(name.removesuffix(".png")) >= 90 for name in draw_holdout(data, 0.1, seed))
+    # c is on the first image alone: the others show a crowd of it, and the first is listed without it too
+    crowds = [replace(record(i, [0, 2]), ignore=np.array([False, True])) for i in range(1, 20)]
+    data = replace(data, records=(record(0, [2]), *crowds, record(0, [0])))
+    held = draw_holdout(data, 0.5, seed)
+    assert len(held) == 10
+    assert "0.png" not in held
+    # rather a class that is judged alone than nothing to judge by
+    assert len(draw_holdout(labelled([0], [1], [2]), 0.3, seed)) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

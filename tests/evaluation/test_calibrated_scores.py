@@ -11,7 +11,7 @@ from fcos.data.open import open_splits
 from fcos.decode import calibrated
 from fcos.errors import ConfigError, DataError, ModelError
 from fcos.evaluation.calibration import _line, calibration, fit
-from fcos.evaluation.coco import evaluate
+from fcos.evaluation.coco import as_one_class, evaluate
 from fcos.evaluation.program import detect
 from fcos.inference.load import load
 from fcos.network.weights import header, read
@@ -142,7 +142,9 @@ def test_a_class_has_its_line_however_its_name_is_written():
     lines = fit(results, data, ("dog", "Traffic Light", "zebra"))
     assert lines[:2] == fit(results, data, ("Dog", "traffic_light"))
     assert lines[0] != lines[1]
-    assert lines[2] not in lines[:2]  # the line of all
+    assert lines[2] not in lines[:2]
+    (everyone,) = fit(*as_one_class(results, data), data.as_single_class().classes.names)
+    assert lines[2] == pytest.approx(everyone, abs=0.01)
 
 
 def test_nothing_right_cannot_be_calibrated(work):

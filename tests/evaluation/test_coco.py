@@ -344,12 +344,12 @@ def test_f1_and_best_threshold_by_hand():
 def test_confusion_matrix_by_hand():
     data = dataset(record(1, [[0, 0, 10, 10], [50, 0, 60, 10], [0, 50, 10, 60]], [0, 1, 0]), record(2, [], []))
     first = found(
-        [[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 50, 10, 60]],
+        [[0, 0, 10, 9], [0, 0, 10, 10], [50, 0, 60, 10], [0, 50, 10, 60]],
         [0.6, 0.9, 0.8, 0.2],
         [0, 1, 0, 0],
     )
     second = found([[0, 0, 5, 5]], [0.7], [1])
-    # a is found as a although b overlaps it with a higher score; b is taken for a; the second a only has a
+    # a is found as a although b overlaps it more and with a higher score; b is taken for a; the second a only has a
     # detection below the threshold; the other b detections lie on nothing that is left.
     assert confusion_matrix([first, second], data, score=0.5).tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
 

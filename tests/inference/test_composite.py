@@ -59,6 +59,10 @@ def test_every_view_takes_part(detector, image):
     (seen,) = Composite((detector,), Looks(views=parse_views("flip,0.5"))).detect([image], [None])
     assert 0 < len(seen) <= detector.config.decode.max_detections
     assert seen.size == (120, 150)
+    least = float(seen.scores.median())
+    (sure,) = Composite((detector,), Looks(views=parse_views("flip,0.5"))).detect([image], [None], score=least)
+    assert sure == seen[seen.scores >= least]
+    assert 0 < len(sure) < len(seen)
 
 
 def test_tiles_and_views_together(detector, image):
@@ -97,7 +101,8 @@ def test_a_fixed_size_takes_no_scales(detector):
 
 def test_models_that_look_together_score_by_the_rule_of_the_first(detector, image):
     other = detector.replace(config=detector.config.override("decode.score=product"))
-    for first, second in ((detector, other), (other, detector)):
+    root = detector.replace(config=detector.config.override("decode.score=power", "decode.power=0.7"))
+    for first, second in ((detector, other), (other, detector), (root, detector), (root, other)):
         (alone,) = first.detect([image], [None])
         (both,) = compose([first, second], Looks(fusion="nms")).detect([image], [None])
         assert_same_detections(both, alone)
