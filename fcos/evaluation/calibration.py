@@ -60,6 +60,7 @@ def calibration(detections: Sequence[Detections], dataset: Dataset, *, iou: floa
 
 
 Line = tuple[float, float]
+_FLATTEST = 0.01  # slope: the order within a class stays
 _PRIOR = 10.0  # weight of the line of all classes in that of one: about ten detections that are hard to call
 
 
@@ -90,19 +91,29 @@ def fit(
 
 
 def _line(logits: Floats, right: np.ndarray, towards: Line, weight: float) -> Line:
-    """The most likely slope and offset, by Newton's method; a Gaussian of `weight` draws them `towards` others."""
+    """The most likely slope and offset, a slope of at least `_FLATTEST`; a Gaussian of `weight` draws them `towards`
+    others."""
+    slope, offset = _fit(np.stack((logits, np.ones_like(logits)), axis=1), 0 * logits, right, towards, weight)
+    if slope < _FLATTEST:  # the offset is the best for this slope, and not for a line that falls
+        slope = _FLATTEST
+        (offset,) = _fit(np.ones((len(logits), 1)), slope * logits, right, towards[1:], weight)
+    return slope, offset
+
+
+def _fit(x: Floats, known: Floats, right: np.ndarray, towards: tuple[float, ...], weight: float) -> list[float]:
+    """The factors of the columns of x [D,K] with which sigmoid(known + x @ factors) is the most likely chance to be
+    `right` [D], by Newton's method; a Gaussian of `weight` draws them `towards` others."""
     start = np.array(towards)
     line = start.copy()
-    x = np.stack((logits, np.ones_like(logits)), axis=1)
 
     def cost(at: Floats) -> float:
-        z = x @ at
+        z = known + x @ at
         return float(np.logaddexp(0, z).sum() - z[right].sum() + weight / 2 * ((at - start) ** 2).sum())
 
     for _ in range(50):
-        p = 1 / (1 + np.exp(-(x @ line)))
+        p = 1 / (1 + np.exp(-(known + x @ line)))
         gradient = x.T @ (p - right) + weight * (line - start)
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + weight * np.eye(2)
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + weight * np.eye(len(start))
         step = np.linalg.solve(curvature, gradient)
         size = 1.0
         while size > 1e-6 and cost(line - size * step) > cost(line):
@@ -110,7 +121,7 @@ def _line(logits: Floats, right: np.ndarray, towards: Line, weight: float) -> Li
         line = line - size * step
         if np.abs(size * step).max() < 1e-8:
             break
-    return max(float(line[0]), 0.01), float(line[1])  # the order within a class stays
+    return [float(v) for v in line]
 
 
 @dataclass(frozen=True)

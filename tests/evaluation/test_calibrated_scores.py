@@ -32,8 +32,26 @@ def test_few_detections_keep_the_line_of_all():
 
 
 def test_an_order_upside_down_is_not_followed():
-    logits = np.linspace(-3, 3, 400)
-    assert _line(logits, logits < 0, (1.0, 0.0), 1e-3)[0] > 0
+    """All detections get about the same chance: the share that is right."""
+    for logits in (np.linspace(-3, 3, 400), np.linspace(1, 7, 400), np.linspace(-9, -3, 400)):
+        for share in (0.1, 0.5, 0.9):
+            right = logits < np.quantile(logits, share)
+            slope, offset = _line(logits, right, (1.0, 0.0), 1e-3)
+            assert slope > 0
+            chances = 1 / (1 + np.exp(-(slope * logits + offset)))
+            assert chances.mean() == pytest.approx(share, abs=0.01)
+            assert np.ptp(chances) < 0.02
+
+
+def test_steps_that_would_go_too_far_are_shortened():
+    """Three of four sure detections are wrong: Newton's first step, from where all chances are nearly 1, leads to a
+    slope of thousands. The gradient is zero where the line is the most likely one."""
+    scores = np.array([0.999, 0.998, 0.9995, 0.999, 0.01, 0.02])
+    logits, right = np.log(scores) - np.log1p(-scores), np.array([0, 0, 0, 1, 0, 0])
+    slope, offset = _line(logits, right == 1, (1.0, 0.0), 1e-3)
+    away = 1 / (1 + np.exp(-(slope * logits + offset))) - right
+    assert away @ logits + 1e-3 * (slope - 1) == pytest.approx(0, abs=1e-6)
+    assert away.sum() + 1e-3 * offset == pytest.approx(0, abs=1e-6)
 
 
 def test_each_class_has_its_line():
