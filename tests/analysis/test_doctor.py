@@ -51,16 +51,16 @@ def test_pairs_are_counted_and_the_nearest_named(tmp_path):
         pixels = photo(1)
         pixels[0, 0] = k
         write(path, pixels)
-    paths[39].write_bytes(paths[0].read_bytes())
+    paths[39].write_bytes(paths[1].read_bytes())
     train = dataset([record(k, [], path) for k, path in enumerate(paths[:20])])
     val = dataset([record(k, [], path) for k, path in enumerate(paths[20:])], "val")
     found = {f.kind.many: f for f in image_findings.in_images({"train": train, "val": val})}
     across = found["pairs of images that are in two splits"]
     within = found["pairs of images that show the same, in one split"]
     assert (across.count, within.count) == (400, 380)
-    assert across.examples[:2] == ("train/0.png = val/39.png", "train/0.png = val/20.png")
+    assert across.examples[:2] == ("train/1.png = val/39.png", "train/0.png = val/20.png")
     assert [spot.title for spot in across.spots[:4]] == [
-        "train/0.png",
+        "train/1.png",
         "val/39.png (same file)",
         "train/0.png",
         "val/20.png (0 bits apart)",

@@ -124,6 +124,14 @@ def test_own_matching_gives_cocos_precision(scene, level):
         np.testing.assert_allclose(ours[~met], expected[~met], atol=1e-9)
 
 
+def test_of_two_objects_at_equal_iou_the_later_is_taken():
+    """As in cocoapi. The second detection lies on that one alone, and so finds none."""
+    data = dataset(record(1, [[0, 0, 20, 10], [10, 0, 30, 10]], [0, 0]))
+    results = [found([[5, 0, 25, 10], [10, 0, 30, 10]], [0.9, 0.8], [0, 0])]
+    assert evaluate(results, data, backend="pycocotools").ap50 == pytest.approx(51 / 101)
+    np.testing.assert_allclose(curves(results, data, ious=(0.5,)).classes[0.5][0].precision, [1, 1 / 2])
+
+
 def test_ties_between_images_follow_the_ids_not_the_list():
     """Two detections of equal score, one right: pycocotools goes through images by rising id."""
     right, wrong = found([[0, 0, 10, 10]], [0.5], [0]), found([[50, 50, 60, 60]], [0.5], [0])
