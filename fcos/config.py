@@ -433,7 +433,7 @@ class Config(Section):
             raise ValueError(f"model.neck=hrfpn needs data.divisor={half} or a multiple, not {self.data.divisor}")
         return self
 
-    def override(self, *changes: dict[str, Any] | str, source: str = "override") -> Config:
+    def override(self, *changes: dict[str, Any] | str, source: str = "settings") -> Config:
         """A copy with dicts, {"train": {"lr": 0.01}} or {"train.lr": 0.01}, or "train.lr=0.01" applied in order.
 
         Another data.size takes the limit of the longer side with it, in proportion, and the sizes to learn at where

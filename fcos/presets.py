@@ -246,7 +246,7 @@ def with_file(config: Config, file: str | Path | None, overrides: Iterable[str |
     given = {*told, *(f"data.{key}" for key in told.get("data") or {})}
     own = () if "data.size" in given else ("max_size", "train_sizes")
     kept = {f"data.{key}": getattr(filed.data, key) for key in own if f"data.{key}" in given}
-    return filed.override(kept, *overrides, source="command line")
+    return filed.override(kept, *overrides)
 
 
 def resolve(

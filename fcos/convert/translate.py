@@ -100,7 +100,7 @@ def from_state(
     config = config.override({"model": model, "assign": assign}, settings, source=f"{family.name} checkpoint")
     if model["backbone"] in WITHOUT_BOTTLENECKS:
         config = config.override({"model": {"stride_in_1x1": False}})
-    config = config.override(*hints.overrides, source="command line")
+    config = config.override(*hints.overrides)
     return Converted(
         fit(translated, config, count, unknown, f"the {family.about} checkpoint"),
         config,

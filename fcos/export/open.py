@@ -67,7 +67,7 @@ def open_runtime(path: Path, place: Placement, overrides: Sequence[str] = ()) ->
         raise ModelError(f"{path}: {used.name} files run on other devices only; nothing here can open them")
     if not used.computes(about.dtype, asked):
         raise ModelError(f"{path} computes in {about.dtype}; export it with --dtype {asked}")
-    config = about.config.override(*overrides, source="command line")
+    config = about.config.override(*overrides)
     for section in ("model", *(("decode",) if about.nms else ())):
         if getattr(config, section) != getattr(about.config, section):
             raise ModelError(f"{path}: the {section}.* settings are part of the file; give them to fcos export")

@@ -93,7 +93,7 @@ class Origin:
     @cached_property
     def _read(self) -> tuple[Config, Classes]:
         config, classes, _ = weights.header(self.path)
-        return config.override(*self.overrides, source="command line"), classes
+        return config.override(*self.overrides), classes
 
     @property
     def config(self) -> Config:

@@ -85,7 +85,7 @@ class Work:
         process."""
         settings = [read_settings(name) for name in self.models]
         config, classes = settings[0]
-        config = config.override(*self.overrides, source="command line")
+        config = config.override(*self.overrides)
         parse_views(self.tta)
         parse_scores(self.score or str(config.decode.lowest_shown), classes, config.decode.lowest_shown)
         tile = tile_of(self.tile)

@@ -33,7 +33,7 @@ def describe_model(
         config, known = resolve(model, overrides), 80
     elif format_of(model) is not None:  # the same network, without its weights
         config, names = read_settings(model)
-        config, known = config.override(*overrides, source="command line"), len(names)
+        config, known = config.override(*overrides), len(names)
         its = {"names": names.names, "shown": config.decode.lowest_shown}
     else:
         network, config, names = load_network(model, overrides)
@@ -51,7 +51,7 @@ def settings_of(model: str, overrides: Sequence[str] = ()) -> Config:
     """The settings of a preset or of a model, a run folder or a file, with changes to them."""
     if model in PRESETS:
         return resolve(model, overrides)
-    return read_settings(model)[0].override(*overrides, source="command line")
+    return read_settings(model)[0].override(*overrides)
 
 
 def read_settings(name: str | Path) -> tuple[Config, Classes]:

@@ -128,7 +128,7 @@ def load_network(name: str | Path, overrides: Sequence[str] = ()) -> tuple[FCOS,
     path = find_weights(name)
     state, config, classes, _ = weights.read(path)
     stored_model = config.model
-    config = config.override(*overrides, source="command line")
+    config = config.override(*overrides)
     changed = config.model != stored_model
     weights.check_fit(config, len(classes), state, str(path), changed)
     network = FCOS(config.model, len(classes))

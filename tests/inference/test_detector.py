@@ -317,6 +317,11 @@ def test_default_types_of_the_caller_do_not_matter(detector, image):
         assert detector(image, score=0) == expected
 
 
+def test_a_program_is_not_told_of_a_command_line():
+    with pytest.raises(ConfigError, match=r"^settings: unknown setting decode.nms_iu; did you mean decode.nms_iou"):
+        load("fcos-lite0", device="cpu", runtime="torch", overrides={"decode.nms_iu": 0.5})
+
+
 @pytest.mark.parametrize("looks", [{}, {"tile": 48}, {"tta": "flip"}, {"score": "0,disc=0.1"}])
 def test_the_default_device_of_the_caller_does_not_matter(detector, image, looks):
     expected = detector([image], **{"score": 0, **looks})

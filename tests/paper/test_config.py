@@ -69,7 +69,7 @@ def test_a_file_of_another_model_or_dialect_is_no_quiet_change_of_it(tmp_path):
 )
 def test_mistakes_name_the_setting_and_the_fix(setting, words):
     with pytest.raises(ConfigError) as error:
-        preset("fcos-lite0").override(setting, source="command line")
+        preset("fcos-lite0").override(setting)
     text = str(error.value)
     assert "\n" not in text
     assert all(word in text for word in words), text
