@@ -327,9 +327,9 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     return _in_order(images), _in_order(annotations)
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The images in a folder, deeply and in order, but not the drawings of training runs. DataError where it cannot be
-    read."""
+def set_images_below(folder: Path) -> list[Path]:
+    """The images of a data set in a folder, as deep as one is looked at and in order, but not the drawings of training
+    runs. DataError where it cannot be read."""
     return _walk(folder, MAX_DEPTH, MAX_FILES)[0]
 
 

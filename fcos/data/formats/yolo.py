@@ -29,7 +29,7 @@ from ..kinds import Kind
 from ..probe import Probe
 from ..registry import Format, ReadOptions
 from ..splits import ALIASES, canonical_split
-from ..tree import Tree, images_below
+from ..tree import Tree, set_images_below
 from .common.assemble import ImageFile, Problems, Rows, assemble, check_classes
 from .common.lists import named_in, read_names, share_out, told
 from .common.pages import in_order
@@ -153,7 +153,7 @@ def _described(tree: Tree, file: Path, options: ReadOptions) -> Sources:
 def _is_labelled(made: _Set, data: DataFile, key: str) -> bool:
     """Whether one of the images of a key has a label file: masks: ./masks is no split."""
     place = data.place(str(data.keys[key]))
-    return place is not None and any(made.labels.of(image).is_file() for image in images_below(place))
+    return place is not None and any(made.labels.of(image).is_file() for image in set_images_below(place))
 
 
 def _read_entries(made: _Set, data: DataFile, key: str) -> Dataset:

@@ -18,7 +18,7 @@ from ....types import Classes
 from ... import kinds
 from ...images.reading import SUFFIXES
 from ...splits import is_generic, split_of_folder
-from ...tree import Tree, images_below
+from ...tree import Tree, set_images_below
 from .assemble import Problems, check_classes
 from .lists import read_names
 from .pairing import clean_name
@@ -121,7 +121,7 @@ class DataFile:
             raise DataError(f"{self.file}: {split}: {entry} {hint} (looked in {places}){fix}")
         if not place.is_dir():
             return self._listed(place, problems)
-        return images_below(place)
+        return set_images_below(place)
 
     def _listed(self, file: Path, problems: Problems) -> list[Path]:
         """The images of a .txt list, each below the data set's folder; folders of other machines are dropped."""
