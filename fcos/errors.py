@@ -47,9 +47,9 @@ def one_line(text: str, limit: int = LONGEST) -> str:
     return text if len(text) <= limit else f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what a library says, or the kind of its error where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "").strip() or type(error).__name__
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of what a library says, cut after `most` signs, or the kind of its error where it says nothing."""
+    return (next(iter(str(error).strip().splitlines()), "").strip() or type(error).__name__)[:most]
 
 
 class ConfigError(FcosError):

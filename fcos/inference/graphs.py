@@ -54,6 +54,7 @@ SAMPLES = 8  # images of the user that the check looks at beside the package's
 _TRIES = 3  # checks for want of detections to judge
 _LARGEST = 20_000_000  # pixels of such an image
 _PATIENCE = 1.0  # seconds of waiting in silence for another process
+_TOLD = 1000  # signs of an error that are kept
 _STATE = "state.json"
 NEEDED = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx", "onnxscript")}
 _TAKES = {"openvino": "some seconds", "onnx": "a minute or two"}
@@ -277,7 +278,7 @@ def _write(origin: Origin, target: Path, runtime: str, stored: Dtype) -> Graph:
             if disk_reason(error) or is_full(target.parent):
                 raise OSError(disk_reason(error) or "the disk is full") from error
             _no_shortage(error)
-            failed = _first_line(error)
+            failed = first_line(error, _TOLD)
             for path in draft.iterdir():
                 path.unlink()
         (draft / _STATE).write_text(_State(failed=failed).model_dump_json())
@@ -326,7 +327,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
         report = check.compare(reference, other, images)
     except Exception as error:  # a runtime has errors of its own
         _no_shortage(error)
-        reason = f"it cannot be run: {_first_line(error)}"
+        reason = f"it cannot be run: {first_line(error, _TOLD)}"
         return Check(wrong=[reason], doubts=[reason], judged=0, told=reason)
     wrong = check.verdict(report, dtype)
     told = (
@@ -339,11 +340,7 @@ def _check(reference: Detector, graph: Graph, dtype: Dtype, images: Sequence[np.
 def _no_shortage(error: Exception) -> None:
     """NoCache for an error that says more of this moment than of the graph, which must not be remembered of it."""
     if isinstance(error, OSError) or is_out_of_memory(error):
-        raise NoCache(f"the fast form of the model was not made: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)[:1000]
+        raise NoCache(f"the fast form of the model was not made: {first_line(error, _TOLD)}") from error
 
 
 def _images(samples: Sequence[Path]) -> Iterator[np.ndarray]:

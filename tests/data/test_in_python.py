@@ -190,6 +190,9 @@ def test_rows_are_saved_as_a_folder_that_commands_read(shapes, tmp_path, to):
     assert dict(zip(again.classes.names, again.counts().tolist(), strict=True)) == dict(
         zip(data.classes.names, data.counts().tolist(), strict=True)
     )
+    fcos.save_dataset(data, tmp_path / "linked", to, link=True)
+    linked = fcos.open_dataset(tmp_path / "linked").records
+    assert all(record.path.is_symlink() for record in linked)
     with pytest.raises(DataError, match="is there already"):
         fcos.save_dataset({"train": data}, tmp_path / "out", to)
     with pytest.raises(DataError, match="yolo"):
