@@ -213,7 +213,6 @@ class _Scene:
             # what another annotation of that class explains is no rival
             least = np.minimum(self.overlap[near, g], 0.5)[:, None]
             nearer = self.overlap[near] > least
-            nearer[:, g] = False
             covered = pairwise_iou(e.boxes[near], self.ignored) > least
             for hidden, labels in ((nearer, self.labels), (covered, self.ignored_labels)):
                 places, by = np.nonzero(hidden)

@@ -10,7 +10,7 @@ from judging import cli, dataset, found, record
 from fcos.errors import FcosError
 from fcos.evaluation.calibration import Threshold, calibration, score_option, threshold_table, thresholds
 from fcos.evaluation.coco import curves
-from fcos.inference.scores import lowest, only, parse_scores
+from fcos.inference.scores import lowest, only, parse_scores, reached
 from fcos.show.judged import reliability_plot
 from fcos.types import Classes
 
@@ -128,6 +128,8 @@ def test_classes_alone_and_written_otherwise():
     assert parse_scores({"dog": 0.25}, classes, 0.4).tolist() == pytest.approx([0.25, 0.4, 0.4])
     scores = only(parse_scores("0.3", classes), "DOG, traffic-light", classes)
     assert scores.tolist() == pytest.approx([0.3, 0.3, 2.0])
+    seen = found([[0, 0, 9, 9]] * 3, [0.3, 0.29, 0.9], [0, 1, 2])
+    assert reached(seen, scores).scores.tolist() == pytest.approx([0.3])  # at least
     for text, words in (("cow", "has no class 'cow'"), ("dgo", "did you mean dog"), (" , ", "names none")):
         with pytest.raises(FcosError, match=words):
             only(scores, text, classes)

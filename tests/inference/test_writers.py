@@ -82,7 +82,8 @@ def test_all_results_are_there_at_the_end(tmp_path):
     sources = [tmp_path / "in" / name for name in ("a.jpg", "a.png", "sub/a.jpg", "7.jpg")]
     writer = Writer(Outputs(tmp_path / "out", None, tmp_path / "yolo", tmp_path / "r.json"), sources, CLASSES)
     for number, path in enumerate(sources):
-        writer.add(number, PIXELS, one(str(path)))
+        seen = one(str(path))
+        writer.add(number, PIXELS, replace(seen, size=(4000, 6000)) if number == 3 else seen)  # a small copy of it
     writer.close()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["7.jpg", "a-2.png", "a-3.jpg", "a.jpg"]
     assert sorted(p.name for p in (tmp_path / "yolo").iterdir()) == ["7.txt", "a-2.txt", "a-3.txt", "a.txt"]
@@ -91,6 +92,7 @@ def test_all_results_are_there_at_the_end(tmp_path):
     assert {e["id"]: e["file_name"] for e in images["images"]} == dict(
         zip((1, 2, 3, 7), map(str, sources), strict=True)
     )
+    assert [(e["width"], e["height"]) for e in images["images"]] == [(60, 40)] * 3 + [(6000, 4000)]
     assert [row["image_id"] for row in rows] == [1, 2, 3, 7]
     assert images["categories"] == [{"id": 2, "name": "disc"}, {"id": 7, "name": "square"}]
     assert {row["category_id"] for row in rows} == {7}
@@ -201,8 +203,8 @@ def test_coco_results_carry_the_images_own_ids_and_warn_of_a_limit(work, capsys,
 
 
 def test_labels_and_annotations_of_the_source_are_kept(tmp_path):
-    image = tmp_path / "set" / "images" / "val" / "a.jpg"
-    labels = tmp_path / "set" / "labels" / "val"
+    image = tmp_path / "images" / "set" / "images" / "val" / "a.jpg"
+    labels = tmp_path / "images" / "set" / "labels" / "val"  # the last folder of that name counts
     for folder in (image.parent, labels):
         folder.mkdir(parents=True)
     classes = Classes(("a",))

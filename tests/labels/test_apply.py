@@ -117,6 +117,7 @@ def test_how_to_read_belongs_to_the_data(world, tmp_path, capsys):
         ({"file": "gone.png"}, "has no image 'gone.png'"),
         ({"annotated": None}, "annotated is no label with a box of four numbers"),
         ({"annotated": {"label": "disc", "box": [0, 0, "1", 4]}}, "annotated is no label with a box"),
+        ({"annotated": {"label": "disc", "box": [5, 5, 1, 9]}}, "annotated is no label with a box"),
         ({"annotated": {"label": "disc", "box": [0.0, 0.0, 1.0, 1.0]}}, "any more; check the data set again"),
     ],
 )
@@ -166,6 +167,26 @@ def test_a_crowd_in_the_same_place_stays(tmp_path, kind, added):
     assert after.ignore.sum() == 1
     np.testing.assert_array_equal(after.boxes[after.ignore], before.boxes[before.ignore])
     assert len(after.boxes) == len(before.boxes) + added
+
+
+def test_of_three_boxes_in_one_place_those_that_are_named_go(tmp_path):
+    """The first has another class; of the two that are alike each decision takes one."""
+    data = make_shapes(tmp_path / "shapes", {"train": 4}, seed=5)
+    file = data / "instances_train.json"
+    told = json.loads(file.read_text())
+    first = told["annotations"][0]
+    (other,) = (c["id"] for c in told["categories"] if c["id"] != first["category_id"])
+    told["annotations"] = [{**first, "id": 900, "category_id": other}, *told["annotations"], {**first, "id": 901}]
+    file.write_text(json.dumps(told))
+    dataset = open_splits(data)["train"]
+    record = next(r for r in dataset.records if r.id == first["image_id"])
+    alike = np.flatnonzero((record.boxes == record.boxes[0]).all(axis=1))
+    names = dataset.classes.names
+    orders = [decision("duplicate", record, names, row=int(alike[1]))] * 2
+    apply(write(tmp_path / "decisions.json", data, orders), out=tmp_path / "mended")
+    after = next(r for r in open_splits(tmp_path / "mended")["train"].records if r.file_name == record.file_name)
+    left = after.labels[(after.boxes == record.boxes[0]).all(axis=1)]
+    assert (len(alike), left.tolist()) == (3, [record.labels[0]])
 
 
 def test_an_object_that_is_there_already_is_not_added_again(world, tmp_path, capsys):

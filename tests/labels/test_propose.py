@@ -118,7 +118,8 @@ def test_the_nms_is_the_detectors_own(tmp_path, nms):
     """Of two boxes that overlap by less than `gather` drops."""
     cv2.imwrite(str(tmp_path / "1.png"), GREY)
     rows = [((36, 36), (20, 20, 60, 60), 0, 0.95, 0.9), ((52, 36), (32, 20, 72, 60), 0, 0.9, 0.9)]
-    mine = scripted(rows, CONFIG.override({"decode": {"nms": nms, "nms_iou": 0.4}}))
+    line = {"calibration": ((1.5, -0.5),), "calibrated": True}  # and so are its probabilities
+    mine = scripted(rows, CONFIG.override({"decode": {"nms": nms, "nms_iou": 0.4, **line}}))
     propose(tmp_path / "1.png", model=mine, to="coco", out=tmp_path / "out", score=0.1)
     told = in_file("coco", tmp_path / "out")["1.png"]
     expected = mine(tmp_path / "1.png", score=0.1)

@@ -60,6 +60,11 @@ def test_a_missing_box():
     assert (found.row, found.label, list(found.box)) == (-1, DOG, RIGHT)
     # in a region to ignore it is not missing
     assert worst(seen, record(1, [LEFT, RIGHT], [CAT, DOG], ignore=[False, True]))[MISSING].score < 0.05
+    # nor is one that lies in such a region, whatever its class, or a part of what is seen more surely
+    within = evidence((LEFT, CAT, 0.9), ([320, 80, 380, 140], DOG, 0.8))
+    assert worst(within, record(1, [LEFT, RIGHT], [CAT, CAT], ignore=[False, True]))[MISSING].score < 0.05
+    parts = evidence((LEFT, CAT, 0.9), ([60, 60, 140, 140], CAT, 0.5))
+    assert [s.score for s in suspects(parts, record(1)) if s.kind == MISSING] == pytest.approx([0.9, 0], abs=0.01)
 
 
 def test_a_wrong_class_and_none_where_the_other_object_is_annotated():
@@ -70,6 +75,8 @@ def test_a_wrong_class_and_none_where_the_other_object_is_annotated():
     # a rider on a horse: two objects in one place, both annotated
     both = evidence((LEFT, CAT, 0.5), ([50, 40, 150, 150], DOG, 0.9))
     assert worst(both, record(1, [LEFT, [50, 40, 150, 150]], [CAT, DOG]))[CLASS].score < 0.1
+    crowd = record(1, [LEFT, [50, 40, 150, 150]], [CAT, DOG], ignore=[False, True])
+    assert worst(both, crowd)[CLASS].score < 0.1
 
 
 def test_a_shifted_box_says_where_it_belongs():
@@ -80,6 +87,10 @@ def test_a_shifted_box_says_where_it_belongs():
     assert found.row == 0
     assert found.score == pytest.approx(0.9 * (1 - overlap), abs=0.01)
     np.testing.assert_allclose(found.box, LEFT, atol=0.5)
+    # a surer object of its class beside it, which is annotated too, is not where it belongs
+    beside = [90, 50, 190, 150]
+    pair = evidence((LEFT, CAT, 0.5), (beside, CAT, 0.9))
+    assert worst(pair, record(1, [LEFT, beside], [CAT, CAT]))[SHIFTED].score < 0.05
 
 
 def test_a_box_too_many_and_two_for_one_object():
@@ -87,8 +98,11 @@ def test_a_box_too_many_and_two_for_one_object():
     found = worst(seen, record(1, [LEFT, RIGHT, FAR], [CAT, DOG, DOG]))[SPURIOUS]
     assert (found.row, found.score) == (2, 1.0)
     twice = worst(seen, record(1, [LEFT, [52, 48, 155, 150], RIGHT], [CAT, CAT, DOG]))[DUPLICATE]
-    assert {twice.row, twice.other} == {0, 1}
+    assert (twice.row, twice.other, list(twice.box)) == (1, 0, LEFT)  # the one that fits less is too many
     assert twice.score > 0.8
+    assert DUPLICATE not in worst(seen, record(1, [LEFT, [75, 50, 150, 150]], [CAT, DOG]))  # a rider and a horse
+    # an object of another class than is annotated is no box too many, at least not as surely
+    assert worst(seen, record(1, [LEFT], [DOG]))[SPURIOUS].score == pytest.approx(1 - 0.7 * 0.9)
     # two objects that the model sees as two
     pair = evidence((LEFT, CAT, 0.9), ([85, 50, 185, 150], CAT, 0.8))
     assert worst(pair, record(1, [LEFT, [85, 50, 185, 150]], [CAT, CAT]))[DUPLICATE].score < 0.2

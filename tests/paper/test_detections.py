@@ -4,6 +4,7 @@ import csv
 import gc
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_saving_by_suffix(tmp_path):
         found.save(tmp_path / "out.txt").read_text().splitlines()[0] == "1 0.200000 0.500000 0.200000 0.500000 0.750000"
     )
     rows = list(csv.DictReader(found.save(tmp_path / "out.csv").open()))
-    assert [row["name"] for row in rows] == ["dog", "cat", "dog"]
+    assert [(row["name"], row["score"]) for row in rows] == [("dog", "0.7500"), ("cat", "0.5000"), ("dog", "0.2500")]
     for name in ("out.png", "out.JPG"):
         assert Image.open(found.save(tmp_path / name)).size == (100, 80)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(found.draw(pixels)))
@@ -120,6 +121,8 @@ def test_crops_are_what_lies_in_the_boxes():
     first, second, _ = some().crop(pixels)
     np.testing.assert_array_equal(np.asarray(first), pixels[20:60, 10:30])
     np.testing.assert_array_equal(np.asarray(second), pixels[0:9, 0:8])  # every pixel that the box touches
+    between, *_ = replace(some(), boxes=some().boxes - 0.4).crop(pixels)
+    np.testing.assert_array_equal(np.asarray(between), pixels[19:60, 9:30])
 
 
 @pytest.fixture(scope="module")
