@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..data.classes import match_classes
+from ..data.images.reading import IN_A_ROW, unread
 from ..errors import DataError, ImageError
 from ..system.names import UNKNOWN
 from ..system.progress import Bar
@@ -45,7 +46,8 @@ def predict_dataset(
 
     An image that cannot be read counts as one without detections; `progress.report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about images whose size differs
-    from the annotations'. Raises DataError when classes do not match (see `match_classes`).
+    from the annotations'. Raises DataError when classes do not match (see `match_classes`), ImageError where twenty in
+    a row, or all, cannot be read.
     """
     report, quiet = progress
     absent = [record.file_name for record in dataset.records if record.path is None]
@@ -59,11 +61,15 @@ def predict_dataset(
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
+    failed = 0  # in a row
     paths = [Path(record.path) for record in dataset.records if record.path is not None]
     all_of_them = torch.zeros(len(detector.classes))
     with Bar("detecting", len(paths), "images", quiet=quiet) as bar:
         for record, (_, _, seen) in zip(dataset.records, run(detector, paths, all_of_them, max(1, batch)), strict=True):
+            failed = failed + 1 if isinstance(seen, ImageError) else 0
             if isinstance(seen, ImageError):
+                if failed == min(IN_A_ROW, len(paths)):
+                    raise unread(failed, seen)
                 report(f"counted as an image without detections: {seen}")
                 seen = Detections.empty()
             if seen.size is not None and tuple(seen.size) != tuple(record.size):

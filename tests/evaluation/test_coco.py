@@ -15,7 +15,7 @@ from PIL import Image
 from fcos.config import Config
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
-from fcos.errors import DataError, FcosError
+from fcos.errors import DataError, FcosError, ImageError
 from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
 from fcos.evaluation.results import read_results, write_results
@@ -455,6 +455,12 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
     assert "counted as an image without detections" in lines[1]
     with pytest.raises(DataError, match="without a file to detect in"):
         predict_dataset(FakeDetector(), dataset(replace(data.records[0], path=None)))
+    told = len(lines)
+    for count, many in ((30, 20), (2, 2)):  # their disk has gone away: no score is measured on nothing
+        gone = [replace(data.records[0], id=number, path=tmp_path / f"gone {number}.png") for number in range(count)]
+        with pytest.raises(ImageError, match=f"{many} images in a row cannot be read, the last: .*gone {many - 1}.png"):
+            predict_dataset(FakeDetector(), dataset(*gone), batch=3, progress=Progress(lines.append))
+    assert len(lines) == told + 2 + 19 + 1
 
 
 def test_the_plot_of_f1_goes_as_far_as_the_scores(tmp_path, monkeypatch):

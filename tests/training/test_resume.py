@@ -243,7 +243,7 @@ def test_images_that_go_away_end_a_run_that_keeps_its_steps(begin, undisturbed, 
     gone = away("fcos.training.optimizer:Average.update", 5, images)
     assert run(fcos([*begin, "--out", folder], gone), log) == 2
     last = log.read_text().splitlines()[-1]
-    assert last.startswith("fcos: 16 images drawn in a row cannot be read, the last: cannot read ")
+    assert last.startswith("fcos: 16 images in a row cannot be read, the last: cannot read ")
     assert last.endswith(f"no such file or directory; go on with: fcos train --resume --out {folder}")
     assert load_checkpoint(folder)["step"] == 5  # and save_every is 3
     Path(f"{images}.away").rename(images)

@@ -51,6 +51,7 @@ IMAGE_LIMIT = 1024 * MB  # bytes of a file
 MAX_SCANS = 100  # of a progressive JPEG, each of which costs as much as the whole image; cameras write about 10
 _ENDS_IN_ZEROS = "the file ends in zeros, so the end of the image may be missing"
 HEADER_BYTES = 1 << 15
+IN_A_ROW = 20  # images that cannot be read: it is not they that are broken, their disk has gone away
 
 
 # A small file can claim to be huge. 178,956,970 is Pillow's own limit.
@@ -67,6 +68,11 @@ def tell_unread(folder: str | Path, paths: Sequence[str | Path]) -> None:
         kinds = ", ".join(sorted({os.path.splitext(p)[1].lower() for p in paths}))
         files = f"{plural(len(paths), 'file')} in {folder} left out (first: {min(str(p) for p in paths)})"
         warnings.warn(f"{files}: {kinds} images are not read; convert to JPEG or PNG", ImageWarning, 3)
+
+
+def unread(count: int, last: ImageError) -> ImageError:
+    """The error for `count` images in a row that cannot be read."""
+    return last if count == 1 else ImageError(f"{plural(count, 'image')} in a row cannot be read, the last: {last}")
 
 
 def load_image(source: Any) -> np.ndarray:

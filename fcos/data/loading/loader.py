@@ -18,12 +18,11 @@ from torch.utils.data import DataLoader
 
 from ...config import Config, DataConfig
 from ...errors import DataError, FcosError, ImageError
-from ...system.terminal import plural
 from ...system.threads import cpu_cores
 from ...types import Batch, Target
 from ..classes import as_learned
 from ..dataset import Dataset
-from ..images.reading import resized_shape
+from ..images.reading import IN_A_ROW, resized_shape, unread
 from ..records import Size
 from . import augment
 from .augment import Color, Sample
@@ -31,7 +30,6 @@ from .cache import Reader
 from .sampler import IMAGE_STREAM, OTHER_STREAM, Sampler, Step, canvas
 
 _PREFETCH = 2  # items that each worker prepares in advance
-_TRIED = 20  # image files in place of one, until training ends
 _GRACE = 10  # seconds that a worker lives on after SIGTERM
 SMALLEST_SIDE = 1e-3  # pixels; thinner boxes teach nothing and divide by zero
 
@@ -83,10 +81,9 @@ def _load_or_other(source: TrainingImages, index: int, seed: list[int], failures
         except ImageError as error:
             failures.add(error, path)
             failed[path] = error
-        if len(failed) == _TRIED:
+        if len(failed) == IN_A_ROW:
             break
-    last = next(reversed(failed.values()))
-    raise ImageError(f"{plural(len(failed), 'image')} drawn in a row cannot be read, the last: {last}")
+    raise unread(len(failed), next(reversed(failed.values())))
 
 
 def _draws(first: int, count: int, seed: list[int]) -> Iterator[int]:
