@@ -1,15 +1,13 @@
-"""Videos made for the test: every frame in order, its time, what is written, and what breaks."""
+"""Videos made for the test: every frame in order, its time, and what breaks."""
 
 import itertools
 import json
 import os
-import re
-import signal
 import subprocess
 import threading
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,33 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import fcos, tiny_config
+from video_clips import Camera, Counter, needs_ffmpeg, number_of, picture
 
 from fcos.errors import ConfigError, ImageError
 from fcos.inference import containers, video, video_stream, video_writing
 from fcos.inference.containers import is_cut
 from fcos.inference.video import Frame, Reader, VideoError, called, frame_line, is_video, videos_apart
 from fcos.inference.video_stream import ahead, stream
-from fcos.inference.video_writing import write_video
-from fcos.network import weights
-from fcos.show.frames import Painter, VideoFiles, write_frames
 from fcos.system.machine import Placement
-from fcos.types import Classes, Detections
-
-needs_ffmpeg = pytest.mark.skipif(video_writing.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
-
-
-def picture(number, size=(48, 64)):
-    """A grey image with a bright square whose place says the number."""
-    image = np.full((*size, 3), 60, np.uint8)
-    image[10:22, 2 * number : 2 * number + 12] = 220
-    return image
-
-
-def number_of(image):
-    """The number that `picture` was drawn with, though the codec has blurred it."""
-    bright = np.flatnonzero(image[12:20, :, 1].mean(axis=0) > 140)
-    return round((bright.mean() - 5.5) / 2)
 
 
 @pytest.fixture
@@ -54,29 +33,6 @@ def clip(tmp_path):
         writer.write(picture(i))
     writer.release()
     return path
-
-
-class Counter:
-    """A detector that gives the number of the image as its one box, and remembers how it was called."""
-
-    def __init__(self, seconds=0.0):
-        self.config, self.classes = tiny_config(), Classes(("square",))
-        self.calls, self.seconds = [], seconds
-        self.placement, self.shown = Placement(), 0.5
-
-    def detect(self, images, names, score=0.0, batch=1):
-        self.calls.append(len(images))
-        time.sleep(self.seconds * len(images))
-        return [
-            Detections(
-                torch.tensor([[float(number_of(i)), 0, 1, 1]]),
-                torch.ones(1),
-                torch.zeros(1).long(),
-                torch.zeros(1).long(),
-                names=("square",),
-            )
-            for i in images
-        ]
 
 
 def test_what_is_a_video():
@@ -328,6 +284,8 @@ WHOLE = {
     "mpeg-ts of a camera": 3 * (b"timeG" + bytes(186) + b"s"),
     "mpeg": b"\0\0\1\xba picture",
 }
+
+
 CUT = {
     "matroska": WHOLE["matroska"][:-1],
     "filled up": matroska_of(b"pict" + bytes(400)),
@@ -410,199 +368,6 @@ def test_what_is_no_video_is_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-class Camera:
-    """A capture that gives an image every 5 ms and breaks off twice."""
-
-    def __init__(self, plan):
-        self.plan = plan
-
-    def get(self, _):
-        return 0.0
-
-    def read(self):
-        time.sleep(0.005)
-        step = next(self.plan, None)
-        return (step is not None, None if step is None else picture(step % 20))
-
-    def release(self):
-        pass
-
-
-def test_a_slow_network_on_a_live_source_takes_the_newest_frame(monkeypatch):
-    plan = iter(range(200))
-    monkeypatch.setattr(video, "_capture", lambda source, live: Camera(plan))
-    monkeypatch.setattr(video, "_PAUSES", (0.01,))
-    with Reader("rtsp://camera") as reader:
-        taken = []
-        for frame in reader:
-            taken.append(frame.index)
-            time.sleep(0.03)
-    assert taken == sorted(taken)
-    assert 5 < len(taken) < 100  # most were skipped
-    assert taken[-1] == 199  # and the last is the newest
-    assert "is gone" in reader.broken
-
-
-class Live(Reader):
-    """A live source that tells how many frames were taken from it."""
-
-    def __init__(self, count):
-        self.info, self.taken, self._count = video.VideoInfo(30.0, 0, True), 0, count
-
-    def __iter__(self):
-        for index in range(self._count):
-            self.taken += 1
-            yield Frame(index, index / 30, picture(index))
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_no_frame_of_a_live_source_waits_for_the_network(batch):
-    """A frame is taken when the network is free, not before: what a thread takes ahead has grown old."""
-    source, detector = Live(8), Counter()
-    for frame in stream(detector, source, batch=batch):
-        assert source.taken - frame.index <= batch
-        assert frame.detections.boxes[0, 0] == frame.index
-    assert sum(detector.calls) == 8
-
-
-class Clock(Live):
-    """A live source whose frames are numbered by the milliseconds since the first."""
-
-    def __iter__(self):
-        began = time.monotonic()
-        for _ in range(self._count):
-            yield Frame(round((time.monotonic() - began) * 1000), 0.0, picture(0))
-
-
-def test_lanes_take_frames_of_a_live_source_at_even_distances():
-    """Not as many at once as there are lanes, and then none for the time of a pass."""
-    detector = Counter(seconds=0.2)
-    detector.placement = Placement(lanes=4)
-    taken = [f.index for f in stream(detector, Clock(12))]
-    assert min(np.diff(taken[4:])) >= 49  # of the first ones it is not known yet how long they take
-
-
-def test_a_connection_that_breaks_is_opened_again(monkeypatch):
-    plans = [iter(range(3)), iter(range(3)), iter(())]
-    opened = []
-
-    def capture(source, live):
-        opened.append(source)
-        return Camera(plans[min(len(opened), len(plans)) - 1])
-
-    monkeypatch.setattr(video, "_capture", capture)
-    monkeypatch.setattr(video, "_PAUSES", (0.01, 0.02))
-    with Reader("rtsp://camera") as reader:
-        last = [f.index for f in reader][-1]
-    assert last == 5  # three of each connection
-    assert len(opened) >= 3
-
-
-class Network:
-    """A camera on a network, which sends JPEGs one after the other (multipart/x-mixed-replace): `each` frames on each
-    of two connections, then none. `sent`: how many in all."""
-
-    def __init__(self, each):
-        self.sent, self.connections = 0, 0
-        camera = self
-
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self):  # the name that http.server calls
-                camera.connections += 1
-                if camera.connections > 2:
-                    self.send_error(503)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                for _ in range(each):
-                    data = cv2.imencode(".jpg", picture(camera.sent))[1].tobytes()
-                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                    self.wfile.write(head.encode() + data + b"\r\n")
-                    camera.sent += 1
-                    time.sleep(0.01)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}/video"
-
-
-def test_a_camera_that_sends_jpegs_over_http_gives_its_newest_frame_and_is_opened_again(monkeypatch):
-    camera = Network(each=12)
-    monkeypatch.setattr(video, "_PAUSES", (0.05, 0.05))
-    numbers = []
-    try:
-        with Reader(camera.address) as reader:
-            assert reader.info.live
-            for frame in reader:
-                numbers.append(number_of(frame.image))
-                deadline = time.monotonic() + 60  # a slow pass: until both connections have ended
-                while camera.connections < 3 and time.monotonic() < deadline:
-                    time.sleep(0.01)
-    finally:
-        camera.server.shutdown()
-        camera.server.server_close()
-    assert camera.sent == 24
-    assert numbers[-1] == 23  # the newest of the second connection
-    assert len(numbers) <= 2  # what came during the pass was skipped
-    assert "is gone" in reader.broken
-
-
-def test_the_end_of_a_live_source_keeps_what_came_before(monkeypatch):
-    """As Ctrl-C has it, which is its only end."""
-    monkeypatch.setattr(video, "_capture", lambda source, stream: Camera(itertools.count()))
-    with Reader(0) as reader:
-        frames = iter(reader)
-        first = next(frames)
-        reader.end()
-        rest = [frame.index for frame in frames]
-    assert rest == sorted(rest)
-    assert min(rest, default=first.index + 1) > first.index
-    assert len(rest) <= 2  # what was read already
-    assert not reader.broken
-
-
-def test_ctrl_c_on_a_camera_writes_what_came_before(tmp_path, capsys):
-    """And is the end of the command: of other sources that were named nothing is begun."""
-    camera = Network(each=100_000)
-    weights.save(
-        tmp_path / "m.safetensors", weights.build(tiny_config(), 1).state_dict(), tiny_config(), Classes(("square",))
-    )
-    lines = tmp_path / "out" / "video.jsonl"
-
-    def stop():
-        end = time.monotonic() + 60
-        while camera.sent < 40 and time.monotonic() < end:
-            time.sleep(0.02)
-        time.sleep(0.5)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    threading.Thread(target=stop, daemon=True).start()
-    try:
-        words = ("--model", tmp_path / "m.safetensors", "--out", tmp_path / "out", "--score", "0", "--device", "cpu")
-        code, out, err = fcos(capsys, "predict", camera.address, "rtsp://127.0.0.1:9/never", *words)
-    finally:
-        camera.server.shutdown()
-        camera.server.server_close()
-    assert code == 130, (out, err)
-    assert lines.read_text().count("\n") >= 1
-    assert (tmp_path / "out" / "video.mp4").is_file()
-    assert "never" not in out + err
-
-
-def test_what_goes_wrong_in_the_thread_that_reads_comes_out(monkeypatch):
-    class Bad(Camera):
-        def read(self):
-            raise MemoryError("no room")
-
-    monkeypatch.setattr(video, "_capture", lambda source, stream: Bad(itertools.count()))
-    with Reader(0) as reader, pytest.raises(MemoryError, match="no room"):
-        list(reader)
-
-
 def test_a_file_behind_http_has_an_end(clip):
     class Files(SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -635,190 +400,6 @@ def test_reading_ahead_is_bounded_and_passes_errors_on():
     assert len(made) <= 6
     with pytest.raises(ValueError, match="the end is bad"):
         list(items)
-
-
-@needs_ffmpeg
-def test_a_written_video_plays_in_browsers_and_keeps_rate_and_sound(tmp_path):
-    sound = tmp_path / "with sound.mp4"
-    subprocess.run(
-        [video_writing.find_ffmpeg(), "-loglevel", "error",
-         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
-         "-f", "lavfi", "-i", "sine=duration=2", "-pix_fmt", "yuv420p", str(sound)], check=True,
-    )  # fmt: skip
-    out = tmp_path / "out.mp4"
-    count = write_video(out, (Frame(i, i / 10, picture(i, (47, 65))) for i in range(20)), 10.0, sound=sound)
-    assert count == 20
-    told = subprocess.run([video_writing.find_ffmpeg(), "-i", str(out)], capture_output=True, text=True).stderr
-    assert "Video: h264" in told
-    assert "yuv420p" in told
-    assert "Audio: aac" in told
-    with Reader(out) as reader:
-        frames = list(reader)
-    assert [number_of(f.image) for f in frames] == list(range(20))
-    assert reader.info.rate == pytest.approx(10.0)
-    assert frames[0].image.shape[:2] == (48, 66)  # even sides, as the codec wants
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize("codec", ["pcm_u8", "adpcm_ms", "wmav2", "mp3", ""])
-@pytest.mark.parametrize("seconds", [0.5, 8])
-def test_sound_of_any_kind_and_length_costs_and_adds_no_frame(codec, seconds, tmp_path):
-    sound = tmp_path / "with sound.avi"
-    heard = ["-c:a", codec] if codec else ["-an"]
-    subprocess.run(
-        [video_writing.find_ffmpeg(), "-loglevel", "error",
-         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2",
-         "-f", "lavfi", "-i", f"sine=duration={seconds}", *heard, str(sound)], check=True,
-    )  # fmt: skip
-    write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(20)), 10.0, sound=sound)
-    with Reader(tmp_path / "out.mp4") as reader:
-        assert [number_of(f.image) for f in reader] == list(range(20))
-    told = subprocess.run(
-        [video_writing.find_ffmpeg(), "-i", str(tmp_path / "out.mp4")], capture_output=True, text=True
-    ).stderr
-    assert ("Audio: aac" in told) == bool(codec)
-    length = re.search(r"Duration: 00:00:(\d+\.\d+)", told)
-    assert 1.9 <= float(length[1]) <= 2.2 + 0.3 * (codec == "wmav2")  # whose blocks end late
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize("late", [0.0, 0.5])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_sound_stays_with_the_picture_that_begins_later(late, suffix, tmp_path):
-    """A second of silence, then a tone: it is heard at the frame of that moment."""
-    source, out = tmp_path / f"source.{suffix}", tmp_path / "out.mp4"
-    tone = "aevalsrc=if(gte(t\\,1)\\,0.5*sin(2000*t)\\,0):d=3"
-    subprocess.run(
-        [video_writing.find_ffmpeg(), "-loglevel", "error", "-itsoffset", str(late),
-         "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2", "-f", "lavfi", "-i", tone,
-         "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", str(source)], check=True,
-    )  # fmt: skip
-    with Reader(source) as reader:
-        assert write_video(out, reader, 10.0, sound=source) == 20
-    raw = subprocess.run(
-        [video_writing.find_ffmpeg(), "-loglevel", "error", "-i", str(out), "-map", "0:a", "-ac", "1", "-ar", "8000",
-         "-f", "s16le", "-"], check=True, capture_output=True,
-    ).stdout  # fmt: skip
-    heard = np.flatnonzero(np.abs(np.frombuffer(raw, np.int16)) > 2000)[0] / 8000
-    assert heard == pytest.approx(1 - late, abs=0.03)
-
-
-@pytest.mark.parametrize("last", ["exit 3", "cat > /dev/null"])
-def test_an_ffmpeg_that_complains_much_or_ends_early_holds_nobody_up(last, tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\nyes 'a line of complaint' | head -n 20000 >&2\n{last}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
-    taken = 0
-
-    def frames():
-        nonlocal taken
-        for taken in range(5000):
-            yield Frame(taken, taken / 10, picture(taken % 20))
-
-    if last == "exit 3":
-        with pytest.raises(VideoError, match=r"could not write .*out\.mp4: a line of complaint"):
-            write_video(tmp_path / "out.mp4", frames(), 10.0)
-        assert taken < 4999
-    else:
-        assert write_video(tmp_path / "out.mp4", frames(), 10.0) == 5000
-
-
-def test_without_a_drawn_video_the_lines_are_there(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
-    files = VideoFiles(tmp_path / "o.mp4", tmp_path / "o.jsonl")
-    frames = stream(Counter(), (Frame(i, i / 10, picture(i % 20)) for i in range(300)))
-    outcome = write_frames(frames, video.VideoInfo(10.0, 300, False), files, Painter())
-    assert "it ended with code 3" in outcome.undrawn
-    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == outcome.frames == 300
-    assert not (tmp_path / "o.mp4").exists()
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize("rate", [10.0, 30000 / 1001])
-def test_a_written_video_keeps_the_time_of_each_frame(tmp_path, rate):
-    """A steady rate to the tick, and uneven times to the millisecond."""
-    steady = [i / rate for i in range(12)]
-    uneven = [0.0, 0.1, 0.137, 0.5, 0.501, 1.25]
-    for number, times in enumerate((steady, uneven)):
-        out = tmp_path / f"{number}.mp4"
-        write_video(out, (Frame(i, round(t, 3), picture(i)) for i, t in enumerate(times)), rate)
-        with Reader(out) as reader:
-            frames = list(reader)
-        assert [number_of(f.image) for f in frames] == list(range(len(times)))
-        np.testing.assert_allclose([f.time for f in frames], times, atol=0.0011)
-        if times is steady:
-            assert reader.info.rate == pytest.approx(rate, rel=1e-5)
-
-
-def test_without_ffmpeg_opencv_writes_and_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: None)
-    said = []
-    write_video(tmp_path / "out.mp4", (Frame(i, i / 10, picture(i)) for i in range(10)), 10.0, say=said.append)
-    assert len(said) == 1
-    assert "browsers do not play it" in said[0]
-    with Reader(tmp_path / "out.mp4") as reader:
-        assert [number_of(f.image) for f in reader] == list(range(10))
-    two = [Frame(0, 0.0, picture(0)), Frame(1, 0.1, picture(1, (40, 64)))]
-    with pytest.raises(VideoError, match="a frame has 64x40 pixels, the first 64x48"):
-        write_video(tmp_path / "two.mp4", two, 10.0, say=said.append)
-
-
-@pytest.mark.parametrize(
-    ("listed", "expected"),
-    [
-        (" V....D libopenh264          OpenH264\n V....D libx264              libx264 H.264", "libx264"),
-        (" V....D libx264rgb           H.264 RGB\n V....D libopenh264          OpenH264", "libopenh264"),
-        (" V.S... mpeg4                MPEG-4 part 2", None),
-    ],
-)
-def test_an_ffmpeg_writes_h264_by_what_it_has_and_else_opencv_writes(listed, expected, tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text(
-        f"#!/bin/sh\n[ $2 = -encoders ] && echo '{listed}'\necho $* >> '{tmp_path}/asked'\ncat > $0.in\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
-    said = []
-    frames = [Frame(i, i / 10, picture(i)) for i in range(10)]
-    write_video(tmp_path / "out.mp4", frames, 10.0, say=said.append)
-    if expected:
-        assert f"-c:v {expected} " in (tmp_path / "asked").read_text()
-        assert not said
-    else:
-        assert said == [
-            "the ffmpeg of this machine writes no H.264: the video is MPEG-4 without sound, and browsers do not play it"
-        ]
-        with Reader(tmp_path / "out.mp4") as reader:
-            assert [number_of(f.image) for f in reader] == list(range(10))
-
-
-def test_an_ffmpeg_that_is_killed_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
-    """As a limit of a file's size does it, without a word of ffmpeg."""
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nkill -XFSZ $$\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(video_writing, "find_ffmpeg", lambda: str(program))
-    with pytest.raises(VideoError, match=r"could not write .*out\.mp4: it was ended by signal"):
-        write_video(tmp_path / "out.mp4", [Frame(0, 0.0, picture(0))], 10.0)
-    assert not (tmp_path / "out.mp4").exists()
-
-
-def test_a_video_that_cannot_be_finished_leaves_what_was_there(tmp_path):
-    out = tmp_path / "out.mp4"
-    out.write_bytes(b"before")
-
-    def images():
-        yield Frame(0, 0.0, picture(0))
-        raise ImageError("the third frame is bad")
-
-    with pytest.raises(ImageError):
-        write_video(out, images(), 10.0, say=lambda line: None)
-    assert out.read_bytes() == b"before"
-    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_a_line_for_each_frame():
