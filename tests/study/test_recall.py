@@ -222,13 +222,11 @@ def test_the_studies_speak():
 
 
 def test_detections_from_ambiguous_locations():
-    data = dataset([(1, 1, 8, 8, 0, 0), (1, 1, 7, 7, 1, 0)], [(1, 1, 8, 8, 0, 0)])
+    big, small = (1, 1, 8, 8, 0, 0), (1, 1, 7, 7)
+    data = dataset([big, (*small, 1, 0)], [big], [big, (*small, 0, 0)])  # of two classes, alone, of one class
     none = torch.zeros(2, dtype=torch.int64)
-    found = [
-        Detections(torch.zeros(2, 4), torch.ones(2), none, torch.tensor([0, 5])),
-        Detections(torch.zeros(2, 4), torch.ones(2), none, torch.tensor([0, 5])),
-    ]
-    assert ambiguous_detections(found, data, sampling(NATIVE, 0)) == (0.25, 0.25)
+    found = [Detections(torch.zeros(2, 4), torch.ones(2), none, torch.tensor([0, 5]))] * 3
+    assert ambiguous_detections(found, data, sampling(NATIVE, 0)) == (2 / 6, 1 / 6)
 
 
 def test_outputs_against_anchors():
