@@ -42,8 +42,20 @@ def test_results_of_rows_are_numbered_as_the_data_set(tmp_path):
     numbers = Numbers({paths[0]: 7, paths[1]: 8}, Classes(("Dog",), (4,)))
     written = write_coco(tmp_path / "job", tmp_path / "r.json", numbers)
     assert (written.images, written.detections, written.foreign, written.limited) == (2, 1, 1, True)
+    job(tmp_path / "all", paths, [row(paths[0], 0), row(paths[1], 1)], score="0")
+    assert not write_coco(tmp_path / "all", tmp_path / "all.json", numbers).limited
     (only,) = json.loads((tmp_path / "r.json").read_text())
     assert only == {"image_id": 8, "category_id": 4, "bbox": [1.0, 2.0, 10.0, 6.0], "score": 0.5}
+
+
+def test_parts_by_their_files(tmp_path):
+    """The last part has what is left; a file of another form or number is no part."""
+    made = Job(tmp_path, ("nowhere",), 7, 3, "jsonl", "m", CLASSES, {})
+    assert [made.images_in(part) for part in range(made.parts)] == [3, 3, 1]
+    (tmp_path / "parts").mkdir()
+    for name in ("part-00000001.jsonl", "part-00000002.parquet", "part-00000009.jsonl", "part-x.jsonl"):
+        (tmp_path / "parts" / name).touch()
+    assert made.done().tolist() == [False, True, False]
 
 
 def test_a_job_knows_where_it_is_not(tmp_path, monkeypatch):
