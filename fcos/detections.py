@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, SupportsIndex, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,7 @@ class Detections:
     ids: tuple[int, ...] = ()
     image: Kept | None = field(default=None, repr=False)
     track_ids: Tensor | None = None
+    _real: ClassVar[torch.dtype] = torch.float32  # of boxes and scores
 
     def __post_init__(self) -> None:
         for name in ("names", "ids"):
@@ -144,7 +145,7 @@ class Detections:
             if not isinstance(given, tuple):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         object.__setattr__(self, "boxes", as_corners(self.boxes))
-        for name, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64)):
+        for name, kind in (("boxes", self._real), ("scores", self._real), ("labels", torch.int64)):
             value = getattr(self, name)
             if not isinstance(value, Tensor) or value.dtype != kind:  # numbers of another program
                 object.__setattr__(self, name, _taken(name, self._numbers(value) if name == "labels" else value, kind))

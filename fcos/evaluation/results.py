@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class Listed(Detections):
     bit: an IoU on a threshold would fall on the other side of it."""
 
     extent: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)), repr=False)
+    _real: ClassVar[torch.dtype] = torch.float64  # as the file has them, to the last bit
 
     def _rows(self, keep: Mask) -> Detections:
         rows = np.arange(len(self))[keep.cpu().numpy() if isinstance(keep, torch.Tensor) else keep].reshape(-1)
