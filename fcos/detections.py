@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Numbers: TypeAlias = "Tensor | npt.ArrayLike"
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
+_ROUNDING = 1e-4  # of scores beyond 0..1, as other programs add and divide
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
 DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what `Detections.save` draws, and writes
 WRITTEN = (".json", ".txt", ".csv")
@@ -90,8 +91,8 @@ class Detections:
     labels may be names in a list or array. `names` are the class names and `ids` the
     classes' ids in their data set, `size` the (height, width) of the image and `source` its path, where known.
     `track_ids` [D] int64 are the objects' numbers in a video that was tracked, -1 for none.
-    ValueError for shapes that do not fit, for labels beyond `names`, and for numbers of other programs that cannot be
-    these: not finite or not whole, scores beyond 0..1, x2 below x1.
+    ValueError for shapes that do not fit, for labels beyond `names` and those that are not whole, and for lists and
+    arrays of boxes and scores that cannot be these: not finite, scores beyond 0..1, x2 below x1 by more than a pixel.
 
     >>> found = Detections(
     ...     torch.tensor([[10.0, 20.0, 50.0, 90.0], [5.0, 5.0, 9.0, 9.0]]), torch.tensor([0.9, 0.4]),
@@ -145,16 +146,16 @@ class Detections:
             if not isinstance(given, tuple):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         object.__setattr__(self, "boxes", as_corners(self.boxes))
-        for name, kind in (("boxes", self._real), ("scores", self._real), ("labels", torch.int64)):
+        numbers = {"boxes": self._real, "scores": self._real} | dict.fromkeys(
+            ("labels", "points", "track_ids"), torch.int64
+        )
+        for name, kind in numbers.items():
             value = getattr(self, name)
-            if not isinstance(value, Tensor) or value.dtype != kind:  # numbers of another program
+            if value is not None and not (isinstance(value, Tensor) and value.dtype == kind):  # of another program
                 object.__setattr__(self, name, _taken(name, self._numbers(value) if name == "labels" else value, kind))
         count = len(self.boxes)
-        none = torch.full((count,), -1, device=self.boxes.device) if self.points is None else self.points
-        for name, value in (("points", none), ("track_ids", self.track_ids)):
-            if value is not None and not isinstance(value, Tensor):
-                value = torch.from_numpy(np.array(value, dtype=np.int64))
-            object.__setattr__(self, name, value)
+        if self.points is None:
+            object.__setattr__(self, "points", torch.full((count,), -1, device=self.boxes.device))
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
         for name in ("scores", "labels", "points"):
@@ -188,7 +189,8 @@ class Detections:
     @staticmethod
     def empty() -> Detections:
         """The detections of an image in which nothing was found, D = 0, without names."""
-        return Detections((), (), ())
+        none = torch.zeros(0, dtype=torch.int64, device="cpu")
+        return Detections(torch.zeros(0, 4, dtype=torch.float32, device="cpu"), none.float(), none, none)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -499,21 +501,24 @@ def as_corners(boxes: Any) -> Any:
 
 
 def _taken(name: str, given: Any, kind: torch.dtype) -> Tensor:
-    """Numbers of another program as a tensor; ValueError where they cannot be what the field `name` holds."""
+    """Numbers of another program as a tensor of the field `name`; ValueError where they cannot be that."""
     value = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64))
     taken = value.to(kind)
-    if name == "labels":
-        wrong, must = taken != value, "whole numbers"
+    if not kind.is_floating_point:
+        wrong, must = taken != value if value.is_floating_point() else taken != taken, "whole numbers"
+    elif value is given and value.is_floating_point():  # such as those of a network in half precision
+        return taken
     elif name == "scores":
-        wrong, must = ~((taken >= 0) & (taken <= 1)), "0..1"
+        wrong, must = ~((taken >= -_ROUNDING) & (taken <= 1 + _ROUNDING)), "0..1"
+        taken = taken.clamp(0, 1)
     else:
         wrong, must = ~torch.isfinite(taken), "finite numbers"
     if bool(wrong.any()):
         raise ValueError(f"{name} must be {must}, not {value[wrong][0].item()}")
-    if name != "boxes" or not len(taken):
-        return taken.reshape(-1, 4) if name == "boxes" else taken
-    if taken.ndim == 2 and bool((taken[:, 2:] < taken[:, :2]).any()):
-        odd = taken[(taken[:, 2:] < taken[:, :2]).any(dim=1)][0].tolist()
+    if name == "boxes" and not len(taken):
+        return taken.reshape(-1, 4)
+    if name == "boxes" and taken.shape[1:] == (4,) and bool((turned := taken[:, 2:] < taken[:, :2] - 1).any()):
+        odd = taken[turned.any(dim=1)][0].tolist()
         raise ValueError(f"boxes are x1, y1, x2, y2, and of {odd} x2 or y2 is the smaller; is this width and height?")
     return taken
 

@@ -275,6 +275,18 @@ def test_boxes_changed_after_reading_are_judged_as_they_are_now(tmp_path):
     assert flatten(halved, data)[0].extent.tolist() == [[5.05, 5]]
 
 
+def test_scores_a_hair_apart_are_judged_as_written_and_may_be_percent(tmp_path):
+    """The surer of two detections is right; as float32 they would tie, and the first in the file is wrong."""
+    data = dataset(record(1, [[0, 0, 10, 10]], [0]))
+    for scores in ((0.5, 0.5 + 1e-10), (50.0, 50.1)):
+        rows = [
+            {"image_id": 1, "category_id": 0, "bbox": box, "score": score}
+            for box, score in zip(([50, 50, 10, 10], [0, 0, 10, 10]), scores, strict=True)
+        ]
+        (tmp_path / "f.json").write_text(json.dumps(rows))
+        assert evaluate(read_results(tmp_path / "f.json", data), data).ap == pytest.approx(1)
+
+
 # --------------------------------------------------------------------------- by hand
 
 

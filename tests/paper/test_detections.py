@@ -228,6 +228,24 @@ def test_numbers_of_other_programs_are_checked_and_become_those_of_the_fields(of
                 made(scores=scores)
 
 
+def test_what_rounding_made_is_no_fault():
+    found = Detections(
+        [[1, 2, 30, 40], [30, 40, 30 - 1e-5, 50]], [1 + 1e-7, -1e-9], torch.tensor([1, 0], dtype=torch.uint16)
+    )
+    assert (found.scores.tolist(), found.labels.tolist()) == ([1, 0], [1, 0])
+    half = Detections(torch.zeros(1, 4), torch.tensor([1.001], dtype=torch.float16), torch.tensor([0]))
+    assert half.scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("field", ["points", "track_ids"])
+def test_locations_and_objects_are_whole_numbers(field):
+    found = Detections([[1, 2, 30, 40]], [0.5], [0], **{field: torch.tensor([3], dtype=torch.int32)})
+    assert getattr(found, field).dtype == torch.int64
+    for wrong in ([0.5], np.array([np.nan]), torch.tensor([3.5])):
+        with pytest.raises(ValueError, match=f"{field} must be whole numbers"):
+            Detections([[1, 2, 30, 40]], [0.5], [0], **{field: wrong})
+
+
 def test_boxes_that_say_their_form_become_corners():
     from torchvision.tv_tensors import BoundingBoxes
 
