@@ -502,7 +502,13 @@ def as_corners(boxes: Any) -> Any:
 
 def _taken(name: str, given: Any, kind: torch.dtype) -> Tensor:
     """Numbers of another program as a tensor of the field `name`; ValueError where they cannot be that."""
-    value = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64))
+    try:
+        value = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64))
+        len(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be a list of {'boxes' if name == 'boxes' else 'numbers'}, not {given!r:.80}"
+        ) from None
     taken = value.to(kind)
     if not kind.is_floating_point:
         wrong, must = taken != value if value.is_floating_point() else taken != taken, "whole numbers"

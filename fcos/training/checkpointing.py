@@ -134,7 +134,8 @@ class Keeper(Learner):
                     self.saver.wait()
             if not checkpoints(self.folder.path):
                 raise
-            raise type(error)(f"{error}; {go_on(self.kept)}") from error
+            first = "once they can be read, " if images else ""
+            raise type(error)(f"{error}; {first}{go_on(self.kept)}") from error
 
     @property
     def _now(self) -> tuple[int, int, bool]:

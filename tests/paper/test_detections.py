@@ -237,6 +237,16 @@ def test_what_rounding_made_is_no_fault():
     assert half.scores.dtype == torch.float32
 
 
+def test_what_is_no_list_of_numbers_is_named():
+    for wrong, field in (
+        (([[1, 2], [3]], [0.5], [0]), "boxes"),
+        ((5, 0.5, 0), "boxes"),
+        (([[1, 2, 3, 4]], ["a"], [0]), "scores"),
+    ):
+        with pytest.raises(ValueError, match=f"^{field} must be a list of"):
+            Detections(*wrong)
+
+
 @pytest.mark.parametrize("field", ["points", "track_ids"])
 def test_locations_and_objects_are_whole_numbers(field):
     found = Detections([[1, 2, 30, 40]], [0.5], [0], **{field: torch.tensor([3], dtype=torch.int32)})
