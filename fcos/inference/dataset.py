@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..data.classes import match_classes
-from ..data.images.reading import IN_A_ROW, unread
+from ..data.images.reading import IN_A_ROW, is_there, unread
 from ..errors import DataError, ImageError
 from ..system.names import UNKNOWN
 from ..system.progress import Bar
@@ -46,8 +46,8 @@ def predict_dataset(
 
     An image that cannot be read counts as one without detections; `progress.report` gets a line about it, about
     model classes that the data lacks (their detections are dropped) and about images whose size differs
-    from the annotations'. Raises DataError when classes do not match (see `match_classes`), ImageError where twenty in
-    a row, or all, cannot be read.
+    from the annotations'. Raises DataError when classes do not match (see `match_classes`), ImageError where the
+    files of twenty in a row, or of all, are not there.
     """
     report, quiet = progress
     absent = [record.file_name for record in dataset.records if record.path is None]
@@ -61,12 +61,12 @@ def predict_dataset(
     to_data = torch.from_numpy(mapping)
     results: list[Detections] = []
     resized: list[str] = []
-    failed = 0  # in a row
+    failed = 0  # in a row, whose files went away
     paths = [Path(record.path) for record in dataset.records if record.path is not None]
     all_of_them = torch.zeros(len(detector.classes))
     with Bar("detecting", len(paths), "images", quiet=quiet) as bar:
         for record, (_, _, seen) in zip(dataset.records, run(detector, paths, all_of_them, max(1, batch)), strict=True):
-            failed = failed + 1 if isinstance(seen, ImageError) else 0
+            failed = failed + 1 if isinstance(seen, ImageError) and not is_there(str(record.path)) else 0
             if isinstance(seen, ImageError):
                 if failed == min(IN_A_ROW, len(paths)):
                     raise unread(failed, seen)

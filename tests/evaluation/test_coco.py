@@ -473,6 +473,9 @@ def test_predict_dataset_maps_classes_and_survives_a_broken_image(tmp_path):
         with pytest.raises(ImageError, match=f"{many} images in a row cannot be read, the last: .*gone {many - 1}.png"):
             predict_dataset(FakeDetector(), dataset(*gone), batch=3, progress=Progress(lines.append))
     assert len(lines) == told + 2 + 19 + 1
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff cut short")
+    there = [replace(data.records[0], id=number, path=tmp_path / "cut.jpg") for number in range(30)]
+    assert sum(map(len, predict_dataset(FakeDetector(), dataset(*there), progress=Progress(lines.append)))) == 0
 
 
 def test_the_plot_of_f1_goes_as_far_as_the_scores(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...config import ResizeRule
 from ...errors import ImageError, ImageWarning, first_line
+from ...system import tars
 from ...system.readers import MB, open_file, raised_pixels, read_bytes, to_raise
 from ...system.terminal import plural
 from . import gif, png
@@ -73,6 +74,11 @@ def tell_unread(folder: str | Path, paths: Sequence[str | Path]) -> None:
 def unread(count: int, last: ImageError) -> ImageError:
     """The error for `count` images in a row that cannot be read."""
     return last if count == 1 else ImageError(f"{plural(count, 'image')} in a row cannot be read, the last: {last}")
+
+
+def is_there(path: str) -> bool:
+    """Whether there is a file of an image, or a tar file with it; there is none where its disk went away."""
+    return os.access(path, os.R_OK) or tars.split(path) is not None
 
 
 def load_image(source: Any) -> np.ndarray:
