@@ -233,6 +233,43 @@ def test_small_boxes_between_the_points_are_serious_when_many():
     assert json.dumps(d.to_dict(), allow_nan=False)
 
 
+def test_what_is_serious_rare_tiny_or_unused_by_its_limit():
+    """Serious are more than 5 % of the boxes without a location, rare are classes of fewer than 20 boxes, tiny is one
+    short side; of a class that another split shows, nothing is said to be nowhere."""
+    good, small = (10, 10, 60, 60), (5, 5, 11, 11)
+    for count, level, rare in ((20, "warning", None), (19, "serious", ("a: 19",))):
+        train = dataset([record(k, [(*(good if k else small), 0)]) for k in range(count)])
+        several = doctor.diagnose({"train": train}, CONFIG, images=False, tune=False).findings
+        found = {f.kind.many: f for f in several}
+        unlearned = found["boxes without a location to learn them"]
+        assert (unlearned.level, unlearned.count) == (level, 1)
+        few = found.get("classes with fewer than 20 boxes (train)")
+        assert (few and few.examples) == rare
+    data = dataset([record(1, [(10, 10, 13, 70, 0), (20, 20, 80, 23, 0), (20, 20, 25, 25, 0)])], names=("a", "b", "c"))
+    val = dataset([record(1, [(*good, 1)])], "val", names=("a", "b", "c"))
+    several = doctor.diagnose({"train": data, "val": val}, CONFIG, images=False, tune=False).findings
+    found = {f.kind.many: f for f in several}
+    assert found["boxes with a side below 4 px at this input size"].count == 2
+    assert found["classes without a box anywhere"].examples == ("c",)
+
+
+def test_beside_a_box_that_learns_nothing_stand_the_smaller_ones_that_take_its_locations(tmp_path):
+    """And boxes are cut to the image, as training cuts them: the last is as small as what is seen of it."""
+    rows = [(1, 1, 8, 8, 0), (1, 1, 7, 7, 1), (0, 0, 90, 90, 0), (60, 60, 70, 70, 0), (125, 40, 160, 90, 1)]
+    data = dataset([record(1, rows, write(tmp_path / "0.png", photo(0)))])
+    several = doctor.diagnose({"train": data}, CONFIG, images=False, tune=False).findings
+    found = {f.kind.many: f for f in several}
+    (spot,) = found["boxes whose locations all learn a smaller box"].spots
+    assert (spot.boxes, spot.others) == (((1, 1, 8, 8),), ((1, 1, 7, 7),))
+    assert found["boxes with a side below 4 px at this input size"].examples == ("0.png: b 3x50 px",)
+
+
+def test_a_crowd_shows_no_class_together_with_another():
+    first = record(1, [(5, 5, 60, 70, 0), (70, 70, 99, 99, 1)])
+    data = dataset([replace(first, ignore=np.array([False, True])), record(2, [(5, 5, 60, 70, 0)])])
+    assert doctor.diagnose({"train": data}, CONFIG, images=False, tune=False).together.tolist() == [[2, 0], [0, 0]]
+
+
 def test_boxes_are_those_that_training_learns():
     """The dialects of the original code take a pixel off; then none of the second box is left."""
     data = dataset([record(1, [(8, 8, 21, 21, 0), (40, 40, 41, 48, 1)])])
@@ -263,6 +300,9 @@ def test_search_stays_within_the_budget_and_gains():
     assert tried
     assert all(o.gflop <= 4.0 * today.gflop * (1 + 1e-6) for o in tried)
     assert best.lost < today.lost
+    dear = sorted({o.gflop / today.gflop for o in tried})[-1]
+    *_, fewer = search.search(dataset(records[:1]), CONFIG, rates, budget=0.95 * dear)
+    assert 0 < max(o.gflop for o in fewer) <= 0.95 * dear * today.gflop
     same, alone, _ = search.search(dataset(records), CONFIG, rates, budget=0.01)
     assert alone == same
     assert best.config_lines().startswith("data.size=")
@@ -330,6 +370,17 @@ def test_no_advice_that_costs_more_than_it_gains(monkeypatch):
         monkeypatch.setattr(search, "option", lambda *_, offers=offers: next(offers))
         _, best, _ = search.search(dataset(records), CONFIG, Rates(pixel=1000.0, point=50000.0), budget=2.0)
         assert (best.size == 999) is advised, (lost, gflop)
+
+
+def test_other_levels_are_not_advised_where_those_of_the_model_do_as_well(monkeypatch):
+    data, rates = dataset([record(1, [(10, 10, 60, 60, 0)])]), Rates(pixel=1000.0, point=50000.0)
+    today = replace(search.option(data, CONFIG, rates), lost=0.01, gflop=1.0)
+    for gflop, advised in ((0.505, today.strides), (0.52, (4, 8))):
+        offers = iter([today, replace(today, strides=(4, 8), gflop=0.5), replace(today, size=96, gflop=gflop)])
+        monkeypatch.setattr(search, "variants", lambda *_: [CONFIG] * 2)
+        monkeypatch.setattr(search, "cost", lambda *_: (0.0, 0.0))
+        monkeypatch.setattr(search, "option", lambda *_, offers=offers: next(offers))
+        assert search.search(data, CONFIG, rates)[1].strides == advised
 
 
 def test_the_verdict_stands_on_top():

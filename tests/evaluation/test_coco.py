@@ -383,6 +383,9 @@ def test_results_file_round_trip(tmp_path):
     results = [found([[1, 2, 5, 8.5]], [0.25], [1]), found()]
     write_results(path, results, data)
     assert json.loads(path.read_text()) == [{"image_id": 42, "category_id": 90, "bbox": [1, 2, 4, 6.5], "score": 0.25}]
+    counted = tmp_path / "counted.json"  # ids that are counted here mean nothing elsewhere
+    write_results(counted, results, replace(data, format="yolo"))
+    assert [row["file_name"] for row in json.loads(counted.read_text())] == [data.records[0].file_name]
     packed = tmp_path / "results.json.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     for file in (path, packed):

@@ -28,7 +28,7 @@ from fcos.export.job import Job, Result, run
 from fcos.export.named import named
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
-from fcos.export.runtime import in_parts
+from fcos.export.runtime import as_pixels, in_parts
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.proposals import proposer
@@ -179,6 +179,7 @@ def test_every_rule_of_decoding_is_in_the_graph(dialect, rules):
         same(Detections(boxes, scores, labels, points), one, least=0)
         assert (found[1][i, count:] == 0).all()
         assert (found[2][i, count:] == -1).all()
+        assert (found[3][i, count:] == -1).all()
     assert (sum(map(len, expected)) == 0) == (rules == {"threshold": 0.999999})
 
 
@@ -272,7 +273,8 @@ def test_settings_of_an_exported_file(folder):
     _, _, path = pair(folder, "fcos", False)
     assert len(load(path, device="cpu", trust=True, overrides=["decode.threshold=0.999999"])(IMAGES[0], score=0)) == 0
     _, _, inside = pair(folder, "torchvision", True, size=(96, 96), batch=1)
-    for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), (path, "data.padding=exact")):
+    whole, other = (path, "data.padding=exact"), (path, "data.divisor=16")
+    for file, setting in ((inside, "decode.nms_iou=0.3"), (path, "model.scale=false"), whole, other):
         with pytest.raises(ModelError, match=re.escape(file.name)):
             load(file, device="cpu", overrides=[setting])
     with pytest.raises(ModelError, match="without --nms"):
@@ -541,6 +543,14 @@ def test_batches_of_a_fixed_length_are_filled_up():
     assert isinstance(found, Predictions)
     assert found.centerness[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert seen == [2, 2, 2]
+
+
+def test_pixels_are_rounded_where_a_graph_takes_whole_ones():
+    about, values = About(config_of(), Classes(NAMES)), torch.tensor([0.4, 0.6, 254.7])
+    assert as_pixels(values, about).tolist() == [0, 1, 255]
+    exact = About(config_of(data={"padding": "exact"}), Classes(NAMES))
+    assert torch.equal(as_pixels(values, exact), values)
+    assert as_pixels(torch.tensor([3], dtype=torch.uint8), exact).dtype is torch.float32
 
 
 @pytest.mark.slow

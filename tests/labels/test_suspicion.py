@@ -246,6 +246,8 @@ def test_few_errors_say_little_and_a_higher_score_is_never_less_suspicious():
     assert (np.diff(chances) >= -1e-9).all()
     mean, low, high = curve.rate()
     assert low <= mean <= high
+    upside_down = fit(sigmoid(rng.normal(-2, 1, 40)), sigmoid(rng.normal(1, 1, 400)), 40)
+    assert (np.diff(upside_down.mean(np.linspace(0.01, 0.99, 50))) >= -1e-9).all()
     assert fit(np.array([0.5]), np.array([0.1, 0.2]), 1).mean(np.array([0.9])).shape == (1,)
     assert expected([], []) == (0.0, 0, 0)
 

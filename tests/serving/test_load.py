@@ -1,5 +1,6 @@
 """Some requests of `fcos serve` must not hold up the others, nor take what the machine does not have."""
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -12,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from localserver import CAT, ask, detections, encoded, form, held, serving
 from PIL import Image
+from starlette.requests import Request
 
 from fcos.errors import ModelError
 from fcos.serving import engine, pages
 from fcos.serving.options import Access, Limits, Refused
 from fcos.serving.pixel_budget import Room
-from fcos.serving.request import uploads
+from fcos.serving.request import Bodies, read_body, uploads
 
 MANY = 40  # more than asyncio's default pool has threads
 
@@ -84,6 +86,30 @@ def test_a_form_with_fields_or_past_the_deadline_is_not_read_on():
     with pytest.raises(Refused, match="deadline") as refused:
         uploads(body, kind, Limits(), time.monotonic() - 1)
     assert refused.value.status == 504
+
+
+def test_a_body_of_the_limit_is_read_and_what_has_arrived_is_counted_while_it_arrives(monkeypatch):
+    """Not a byte more than the limit; whatever comes of a request, its bytes are not counted any more after it."""
+    monkeypatch.setattr("fcos.serving.request._ARRIVING", 2)
+    bodies, seen = Bodies(held=5), []
+
+    def read(parts):
+        async def receive():
+            seen.append(bodies.held)
+            body = parts.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(parts)}
+
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        return asyncio.run(read_body(request, Limits(body=10), time.monotonic() + 20, bodies))
+
+    assert read([b"abcd", b"efghij"]) == b"abcdefghij"
+    assert (seen, bodies.held) == ([5, 9], 5)
+    for parts, status in (([b"abcd", b"efghijk"], 413), ([b"abcd"] * 2 + [b"ab"], 503)):
+        bodies.held = 5 if status == 413 else 11
+        before = bodies.held
+        with pytest.raises(Refused) as refused:
+            read(parts)
+        assert (refused.value.status, bodies.held) == (status, before)
 
 
 def picture(side):

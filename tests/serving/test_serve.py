@@ -431,6 +431,7 @@ def test_reloading_and_urls_are_off_by_default(server):
         ("http://[::1]/x.jpg", 403),
         ("http://169.254.169.254/latest/meta-data", 403),
         ("http://elsewhere.example/x.jpg", 403),
+        ("http://not-localhost/x.jpg", 403),
         ("file:///etc/passwd", 400),
         ("http://user@localhost/x.jpg", 400),
         ("http://localhost:99999/", 400),

@@ -24,7 +24,7 @@ from fcos.network import weights
 from fcos.presets import with_dialect
 from fcos.training.loop import Trainer
 from fcos.training.not_finite import NotFinite
-from fcos.training.optimizer import learning_rate, parameter_groups
+from fcos.training.optimizer import Average, learning_rate, parameter_groups
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from fcos.training.planning.sample import sample_run
 from fcos.training.program import train
@@ -253,6 +253,26 @@ def test_learning_rate_by_hand():
     assert [learning_rate(s, 50, short) for s in (0, 4, 5, 49)] == pytest.approx([0.1, 0.82, 1, 1])
     constant = TrainConfig(warmup=500, warmup_rule="constant", warmup_start=1 / 3)
     assert learning_rate(0, 90_000, constant) == learning_rate(499, 90_000, constant) == pytest.approx(1 / 3)
+
+
+def test_the_average_by_hand():
+    """It keeps (1 + t) / (10 + t) of itself and at most its decay; statistics are taken as they are, and another
+    network's weights are that one's."""
+
+    def layer(value):
+        norm = torch.nn.BatchNorm1d(1)
+        torch.nn.init.constant_(norm.weight, value)
+        norm.bias.requires_grad_(False)
+        norm.running_mean.fill_(value)
+        return norm
+
+    average = Average(layer(0.0), 0.5)
+    for value, step, expected in ((1.0, 0, 0.9), (2.0, 2, 0.75 * 2 + 0.25 * 0.9), (3.0, 1000, 0.5 * (3 + 1.725))):
+        average.update(layer(value), step)
+        assert average.network.weight.item() == pytest.approx(expected)
+        assert average.network.running_mean.item() == value
+    assert average.network.bias.item() == 0
+    assert not average.network.training
 
 
 def test_a_run_whose_images_find_no_memory_lets_go_of_its_folder(shapes, tmp_path, monkeypatch):

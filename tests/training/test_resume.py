@@ -347,6 +347,17 @@ def test_damaged_momenta_are_one_line(kind, names):
                 load_optimizer(optimizer(), state)
 
 
+def test_rates_and_decay_are_those_of_the_settings_and_momenta_those_of_the_checkpoint():
+    layer = torch.nn.Linear(3, 2)
+    first, second = (torch.optim.SGD(layer.parameters(), lr, 0.9, weight_decay=lr / 10) for lr in (0.1, 0.01))
+    layer(torch.ones(1, 3)).sum().backward()
+    first.step()
+    load_optimizer(second, first.state_dict())
+    assert [(group["lr"], group["weight_decay"]) for group in second.param_groups] == [(0.01, 0.001)]
+    kept, went_on = (one.state[layer.weight]["momentum_buffer"] for one in (first, second))
+    assert torch.equal(kept, went_on)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize(("saved", "now"), [(0, 1), (1, 0)])
 def test_momenta_of_another_memory_layout_are_those_of_their_weights(kind, saved, now):
