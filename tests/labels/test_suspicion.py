@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from judging import dataset, record
 from scripted import CONFIG, GREY, detector
 
+from fcos.labels import ranking
 from fcos.labels.calibrate import expected, fit
 from fcos.labels.checking import caught
 from fcos.labels.evidence import Evidence, gather
@@ -289,6 +291,28 @@ def test_a_pile_gives_back_what_was_put_on_it_and_stays_small():
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 5000 * 250
+
+
+def test_no_suspect_is_ranked_by_a_forest_that_has_learned_from_its_half(monkeypatch):
+    rng, given, injected = np.random.default_rng(0), Pile(MISSING), Pile(MISSING)
+    for k in range(200):
+        suspect = Suspect(MISSING, rng.random(), -1, -1, (0, 0, 9, 9), 0, 0.5, 0.0, 0.0, -1, (float(k),))
+        (given, injected)[k % 2].append(k, suspect)
+    judged = []
+
+    def grow(rows, labels, weight):
+        learned = set(rows[:, -1])
+
+        def log_odds(rows):
+            assert learned.isdisjoint(rows[:, -1])
+            judged.extend(rows[:, -1])
+            return np.zeros(len(rows))
+
+        return SimpleNamespace(log_odds=log_odds)
+
+    monkeypatch.setattr(ranking, "grow", grow)
+    ranking.rank(given, injected)
+    assert len(judged) == len(set(judged)) > 190
 
 
 def test_the_chances_of_many_suspects_are_looked_up_in_parts():

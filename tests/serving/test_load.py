@@ -9,17 +9,22 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from localserver import CAT, ask, detections, encoded, form, held, serving
 from PIL import Image
 from starlette.requests import Request
 
-from fcos.errors import ModelError
+from fcos.errors import FcosError, ModelError
 from fcos.serving import engine, pages
+from fcos.serving.metrics import Metrics
 from fcos.serving.options import Access, Limits, Refused
 from fcos.serving.pixel_budget import Room
 from fcos.serving.request import Bodies, read_body, uploads
+from fcos.types import Detections
 
 MANY = 40  # more than asyncio's default pool has threads
 
@@ -213,6 +218,58 @@ def test_a_request_finds_places_for_all_its_images_or_none(decoded):
             assert "2 images in front already" in json.loads(answer)["error"]
         assert ask(address, data=body, content_type=kind)[0] == 200
         assert len(decoded) == 4 + 2 + 3  # nothing of what was refused
+
+
+def test_images_that_are_computed_together_have_scores_of_their_own_and_fail_alone():
+    """As on a GPU; one image that upsets the network is computed again, and so are those beside it."""
+    counts = []
+
+    class Lane(engine.Engine):
+        def __init__(self):
+            self.name, self.metrics, self._rate, self._lanes = "m", Metrics(), 0.0, [None]
+            self.detector = SimpleNamespace(detect=self.detect)
+
+        def detect(self, images, names, least, batch):
+            counts.append(len(images))
+            if any(image.shape[0] == 13 for image in images):
+                raise ModelError("this one")
+            scores = torch.tensor([0.9, 0.5, 0.2])
+            found = Detections(torch.tensor([[0.0, 0, 5, 5]] * 3), scores, torch.zeros(3, dtype=torch.int64))
+            return [found[scores >= least] for _ in images]
+
+    def compute(*wanted):
+        lane, later = Lane(), time.monotonic() + 60
+        jobs = [engine._Job(b"", s, later, None, image=np.zeros((h, 8, 3), np.uint8)) for s, h in wanted]
+        lane._compute(jobs)
+        return lane, [job.future for job in jobs]
+
+    lane, (low, high) = compute((0.1, 20), (0.6, 21))
+    assert [len(one.result().result) for one in (low, high)] == [3, 1]
+    assert [one.result().size for one in (low, high)] == [(20, 8), (21, 8)]
+    assert 'fcos_images_total{model="m"} 2.0' in lane.metrics.text().decode()
+    _, (first, wrong, last) = compute((0.1, 20), (0.1, 13), (0.4, 21))
+    assert [len(one.result().result) for one in (first, last)] == [3, 2]
+    with pytest.raises(ModelError, match="this one"):
+        wrong.result()
+    assert counts == [2, 3, 1, 1, 1]
+
+
+def test_weights_that_would_run_in_other_lanes_are_not_taken():
+    class Lane(engine.Engine):
+        def __init__(self):
+            self.name, self.detector, self._lanes = "m", "old", [None] * 2
+
+        def _load(self):
+            return SimpleNamespace(placement=SimpleNamespace(lanes=lanes))
+
+    lane = Lane()
+    lanes = 3
+    with pytest.raises(FcosError, match="m would now run in 3 lanes, not 2; restart the server"):
+        lane.reload()
+    assert lane.detector == "old"
+    lanes = 2
+    lane.reload()
+    assert lane.detector.placement.lanes == 2
 
 
 @pytest.mark.parametrize("query", ["?tile=128", "?tile=auto"])

@@ -307,6 +307,7 @@ def test_a_token_is_wanted_by_all_but_health_and_page_files():
             assert ask(address, path, data)[0] == 401, path
             assert ask(address, path, data, authorization="Bearer wrong")[0] == 401
             assert ask(address, path, data, authorization="Basic s3cret")[0] == 401
+            assert ask(address, path, data, authorization="Digest s3cret")[0] == 401
             assert ask(address, path, data, authorization="Basic bWU6czNjcmV0IQ==")[0] == 401  # me:s3cret!
             assert ask(address, path, data, authorization="Bearer s3cret")[0] == 200, path
         assert ask(address, "/models", authorization="Basic bWU6czNjcmV0")[0] == 200  # me:s3cret
