@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, SupportsIndex, TypeAlias, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .errors import FcosError, did_you_mean, require
+from .foreign import Numbers, as_corners, as_field, numbered
 from .system.files import csv_text, write_whole
 from .system.names import UNKNOWN, find_class
 
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
 
-Numbers: TypeAlias = "Tensor | npt.ArrayLike"
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
-_ROUNDING = 1e-4  # of scores beyond 0..1, as other programs add and divide
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
 DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what `Detections.save` draws, and writes
 WRITTEN = (".json", ".txt", ".csv")
@@ -145,14 +143,17 @@ class Detections:
             given = getattr(self, name)
             if not isinstance(given, tuple):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
-        object.__setattr__(self, "boxes", as_corners(self.boxes))
-        numbers = {"boxes": self._real, "scores": self._real} | dict.fromkeys(
-            ("labels", "points", "track_ids"), torch.int64
-        )
-        for name, kind in numbers.items():
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Tensor) and value.dtype == kind):  # of another program
-                object.__setattr__(self, name, _taken(name, self._numbers(value) if name == "labels" else value, kind))
+        labels, names = numbered(self.labels, self.names)
+        given = {"boxes": as_corners(self.boxes), "scores": self.scores, "labels": labels}
+        given |= {"points": self.points, "track_ids": self.track_ids}
+        for name, value in given.items():
+            kind = self._real if name in ("boxes", "scores") else torch.int64
+            if value is not None and not (isinstance(value, Tensor) and value.dtype == kind):
+                value = as_field(name, value, kind)
+            if value is not getattr(self, name):
+                object.__setattr__(self, name, value)
+        if names is not self.names:
+            object.__setattr__(self, "names", names)
         count = len(self.boxes)
         if self.points is None:
             object.__setattr__(self, "points", torch.full((count,), -1, device=self.boxes.device))
@@ -168,23 +169,6 @@ class Detections:
                 raise ValueError(f"the label {odd} is none of 0..{len(self.names) - 1}: {', '.join(self.names[:10])}")
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
-
-    def _numbers(self, labels: Any) -> np.ndarray | Tensor:
-        """Labels as numbers where they are names: those of `names`, which are all that occur where none are given."""
-        if isinstance(labels, Tensor):
-            return labels
-        values = np.asarray(labels)
-        if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.tolist()):  # as pandas has them
-            values = values.astype(str)
-        if values.dtype.kind != "U":
-            return values
-        if not self.names:
-            object.__setattr__(self, "names", tuple(sorted(set(values.tolist()))))
-        known = {name: k for k, name in enumerate(self.names)}
-        unknown = next((name for name in values.tolist() if name not in known), None)
-        if unknown is not None:
-            raise ValueError(f"the label {unknown!r} is none of the names {', '.join(self.names)}")
-        return np.array([known[name] for name in values.tolist()], dtype=np.int64)
 
     @staticmethod
     def empty() -> Detections:
@@ -485,48 +469,6 @@ def table(several: Iterable[Detections], head: bool = True) -> str:
     head: their names in front."""
     names = [("file", "name", "score", "x1", "y1", "x2", "y2", "label")] if head else []
     return csv_text([*names, *((each.source or "", *row) for each in several for row in each._cells())])
-
-
-def as_corners(boxes: Any) -> Any:
-    """Boxes as x1, y1, x2, y2 where they say their form, as torchvision's `BoundingBoxes` do; all others as they are.
-    ValueError for those that are turned."""
-    form = getattr(getattr(boxes, "format", None), "value", None)
-    if form is None:
-        return boxes
-    if form not in ("XYXY", "XYWH", "CXCYWH"):
-        raise ValueError(f"boxes are in the form {form}; give x1, y1, x2, y2")
-    from torchvision.ops import box_convert
-
-    return box_convert(boxes.as_subclass(Tensor), form.lower(), "xyxy")
-
-
-def _taken(name: str, given: Any, kind: torch.dtype) -> Tensor:
-    """Numbers of another program as a tensor of the field `name`; ValueError where they cannot be that."""
-    try:
-        value = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given, dtype=np.float64))
-        len(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must be a list of {'boxes' if name == 'boxes' else 'numbers'}, not {given!r:.80}"
-        ) from None
-    taken = value.to(kind)
-    if not kind.is_floating_point:
-        wrong, must = taken != value if value.is_floating_point() else taken != taken, "whole numbers"
-    elif value is given and value.is_floating_point():  # such as those of a network in half precision
-        return taken
-    elif name == "scores":
-        wrong, must = ~((taken >= -_ROUNDING) & (taken <= 1 + _ROUNDING)), "0..1"
-        taken = taken.clamp(0, 1)
-    else:
-        wrong, must = ~torch.isfinite(taken), "finite numbers"
-    if bool(wrong.any()):
-        raise ValueError(f"{name} must be {must}, not {value[wrong][0].item()}")
-    if name == "boxes" and not len(taken):
-        return taken.reshape(-1, 4)
-    if name == "boxes" and taken.shape[1:] == (4,) and bool((turned := taken[:, 2:] < taken[:, :2] - 1).any()):
-        odd = taken[turned.any(dim=1)][0].tolist()
-        raise ValueError(f"boxes are x1, y1, x2, y2, and of {odd} x2 or y2 is the smaller; is this width and height?")
-    return taken
 
 
 def _plain(number: int | str) -> int | str:

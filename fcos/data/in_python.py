@@ -10,8 +10,8 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from ..detections import as_corners
 from ..errors import DataError, did_you_mean
+from ..foreign import as_corners
 from ..system.names import UNKNOWN, find_class
 from ..system.terminal import plural
 from ..types import Classes, class_names
