@@ -25,12 +25,12 @@ from fcos.config import DecodeConfig
 from fcos.data.dataset import Dataset
 from fcos.data.open import open_splits
 from fcos.decode import calibrated
+from fcos.detections import Detections
 from fcos.evaluation.calibration import Line, calibration, fit
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.program import detect
 from fcos.inference.load import load
 from fcos.show.judged import reliability_plot
-from fcos.types import Detections
 
 RESAMPLES = 1000
 SHOWN = 0.3

@@ -17,9 +17,10 @@ from common import print_heading
 
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
+from fcos.detections import Detections
 from fcos.evaluation.backends import Totals, coco_arrays
 from fcos.evaluation.coco import evaluate, flatten
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 
 def scene(images: int, detections: int, classes: int, objects: int = 7) -> tuple[list[Detections], Dataset]:

@@ -34,12 +34,12 @@ from fcos.boxes import nms
 from fcos.config import DecodeConfig
 from fcos.convert.names import COCO_80
 from fcos.data.open import open_judged
+from fcos.detections import Detections
 from fcos.evaluation import coco
 from fcos.evaluation.program import evaluate
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.system.files import write_whole
-from fcos.types import Detections
 from fcos.zoo.find import find_weights
 
 MARKS = {"torch:fp32": "o", "openvino:fp32": "s", "onnx:fp32": "^", "openvino:bf16": "D", "openvino:int8": "v"}

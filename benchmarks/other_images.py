@@ -51,6 +51,7 @@ from fcos.data.images.reading import read_image
 from fcos.data.loading.loader import train_loader
 from fcos.data.open import open_dataset, open_splits
 from fcos.demo.digits import NAMES, digits_dataset, make_scene
+from fcos.detections import Detections
 from fcos.errors import ConfigError
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.uncertainty import Draws, intervals
@@ -69,7 +70,7 @@ from fcos.training.planning import rules
 from fcos.training.planning.minutes import Wish, prepare
 from fcos.training.planning.plan import CLOSING
 from fcos.training.run import RunOptions
-from fcos.types import Batch, Detections
+from fcos.types import Batch
 
 SETS = ("bccd", "voc3", "voc3-800", "coco", "digits", "small", "tiny")
 WAYS = ("starter", "imagenet", "tv-fcos", "tv-retinanet", "tv-ssdlite")

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .data.open import open_dataset
     from .data.tree import DataSource
     from .data.write import save_dataset
+    from .detections import Detections
     from .errors import FcosError
     from .evaluation.program import compare, evaluate
     from .inference.detector import Detector
     from .inference.load import load
     from .presets import preset
     from .training.program import train
-    from .types import Detections
 
 from .version import __version__
 
@@ -43,7 +43,7 @@ _WHERE = {
     "doctor": "analysis.doctor",
     "explain": "analysis.explain",
     "train": "training.program",
-    "Detections": "types",
+    "Detections": "detections",
 }
 
 _ROOMS = ("labels",)  # whose functions are public: fcos.labels.check

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .boxes import clip, nms, to_corners
 from .config import DecodeConfig
-from .types import Detections, Points, Predictions
+from .detections import Detections
+from .types import Points, Predictions
 
 
 class Candidates(NamedTuple):

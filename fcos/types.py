@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .detections import Detections as Detections
 from .errors import ConfigError, FcosError
 from .system.terminal import some
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
-from fcos.types import Classes, Detections
+from fcos.detections import Detections
+from fcos.types import Classes
 
 
 def record(id, boxes=(), labels=(), ignore=None, areas=None):

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..boxes import as_compared, iou, nms
 from ..config import DecodeConfig
 from ..decode import Candidates, finish, select, trim
-from ..detections import as_png
+from ..detections import Detections, as_png
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.scores import Scores, lowest
@@ -23,7 +23,6 @@ from ..inference.sources import Source, load_source, name_of
 from ..points import level_name
 from ..show.draw import Marks, draw_boxes, level_color, sheet
 from ..system.terminal import json_ready, table
-from ..types import Detections
 from .common import uncalibrated
 from .raw import Raw
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data.records import Size, Window
+from ..detections import Detections
 from ..errors import ConfigError
 from ..inference.detector import Detector
 from ..inference.large import open_windows
@@ -20,7 +21,6 @@ from ..inference.tiles import Held, Looked, Tiling, Windows, kept, look, read_sh
 from ..points import level_name
 from ..show.draw import Marks, draw_boxes, level_color
 from ..system.terminal import json_ready, plural, table
-from ..types import Detections
 from .common import uncalibrated
 from .explain import who_silenced
 

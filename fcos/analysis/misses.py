@@ -22,6 +22,7 @@ import numpy as np
 
 from ..boxes import iou
 from ..data.images.reading import read_image
+from ..detections import Detections
 from ..errors import DataError, ImageError
 from ..evaluation.metrics import match_image
 from ..inference.detector import Detector
@@ -30,7 +31,7 @@ from ..show.draw import Marks, caption, draw_cell, sheet, with_legend
 from ..system.progress import track
 from ..system.stderr import say
 from ..system.terminal import json_ready, percent, plural, table
-from ..types import Detections, Target
+from ..types import Target
 from .common import known_labels, label_mapping, uncalibrated, with_files
 from .raw import raw_parts
 from .seen import Seen, see

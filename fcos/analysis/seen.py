@@ -16,10 +16,11 @@ from ..config import AssignConfig, DecodeConfig
 from ..data.loading.augment import cut_boxes
 from ..data.records import Record
 from ..decode import decode_image, select
+from ..detections import Detections
 from ..inference.detector import Detector
 from ..inference.merge import cut_sides
 from ..inference.tiles import Looked, kept
-from ..types import Detections, Points, Predictions, Target
+from ..types import Points, Predictions, Target
 from .common import on_cpu
 from .raw import Raw
 

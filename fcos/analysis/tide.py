@@ -22,7 +22,7 @@ from ..system.terminal import json_ready, percent, table
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..types import Detections
+    from ..detections import Detections
 
 KINDS = ("class", "box", "both", "duplicate", "background", "missed")
 NEAR, FAR = 0.5, 0.1

@@ -14,11 +14,11 @@ from .common import check_overlap, tell_tiles
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..detections import Detections
     from ..evaluation.uncertainty import Comparison, Draws
     from ..inference.composite import Looks
     from ..inference.load import Placing
     from ..inference.stream import Batching
-    from ..types import Detections
 
 
 class On(NamedTuple):

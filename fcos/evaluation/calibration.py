@@ -18,7 +18,7 @@ from .metrics import IGNORED, IOU, Curves, Floats, Ints, match_coco, overlaps
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..types import Detections
+    from ..detections import Detections
 
 
 @dataclass(frozen=True)

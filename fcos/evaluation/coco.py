@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from ..data.classes import match_classes
+from ..detections import Detections
 from ..errors import DataError
 from ..inference.dataset import predict_dataset
 from ..system.terminal import plural
-from ..types import Detections
 from .backends import Backend, Totals, coco_arrays
 from .metrics import (
     IOU,

@@ -15,6 +15,7 @@ from ..data.classes import as_seen, match_classes
 from ..data.dataset import Dataset
 from ..data.open import open_judged
 from ..data.runs import judged_by, learned_from, missing, run_of
+from ..detections import Detections
 from ..errors import ConfigError, DataError, check_count, check_names
 from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import predict_dataset
@@ -23,7 +24,7 @@ from ..inference.load import load
 from ..system.names import UNKNOWN
 from ..system.stderr import say
 from ..system.terminal import plural, some
-from ..types import Classes, Detections
+from ..types import Classes
 from . import coco
 from .coco import Metrics
 from .results import read_results

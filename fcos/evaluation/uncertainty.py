@@ -26,7 +26,7 @@ from .metrics import CORRECT, IGNORED, Detected, Floats, Ints, Truth, match_coco
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..types import Detections
+    from ..detections import Detections
 
 IOUS = np.linspace(0.5, 0.95, 10)
 LEVELS = np.linspace(0.0, 1.0, 101)  # of recall

@@ -14,7 +14,7 @@ import torch
 from ..boxes import iou
 from ..data.images.reading import read_image
 from ..decode import solid
-from ..types import Detections
+from ..detections import Detections
 
 if TYPE_CHECKING:
     from ..inference.detector import Detector

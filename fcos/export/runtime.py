@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..detections import Detections
 from ..errors import ModelError
 from ..system.machine import Placement
-from ..types import Detections, Predictions
+from ..types import Predictions
 from .about import About
 from .registry import FORMATS, format_of
 

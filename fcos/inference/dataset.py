@@ -10,12 +10,12 @@ import torch
 
 from ..data.classes import match_classes
 from ..data.images.reading import IN_A_ROW, is_there, unread
+from ..detections import Detections
 from ..errors import DataError, ImageError
 from ..system.names import UNKNOWN
 from ..system.progress import Bar
 from ..system.stderr import say
 from ..system.terminal import plural, some
-from ..types import Detections
 from .stream import run
 
 if TYPE_CHECKING:

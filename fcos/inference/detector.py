@@ -17,7 +17,7 @@ from ..boxes import last_pixel
 from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
-from ..detections import Kept, Results
+from ..detections import Detections, Kept, Results
 from ..errors import ConfigError, ModelError, check_count, check_names
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
@@ -25,7 +25,7 @@ from ..points import check_points, make_points, padded
 from ..system.machine import Placement
 from ..system.terminal import plural
 from ..system.threads import torch_threads
-from ..types import Classes, Detections, Network, Points, class_names
+from ..types import Classes, Network, Points, class_names
 from .composite import OWN, Looks, compose
 from .runtime_switch import ChangeOver
 from .scores import Scores, lowest, of_classes, reached

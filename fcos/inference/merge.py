@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from ..boxes import nms
 from ..config import DecodeConfig
 from ..data.records import Size, Window
+from ..detections import Detections
 from ..overlap import area, iou, shared
-from ..types import Detections
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..detections import Detections
 from ..errors import ConfigError, FcosError, did_you_mean
 from ..system.names import UNKNOWN, find_class
 from ..system.readers import TEXT_LIMIT, read_json
 from ..system.terminal import some
-from ..types import Classes, Detections
+from ..types import Classes
 
 if TYPE_CHECKING:
     from .video import Frame

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..data.images.reading import image_size, read_image
 from ..data.records import Window
+from ..detections import Detections
 from ..errors import ImageError
 from ..system.machine import pick_device
 from ..system.remote import is_remote
 from ..system.threads import cpu_cores
-from ..types import Detections
 from .composite import Composite
 from .large import open_windows
 from .runtime_switch import ChangeOver

@@ -21,8 +21,9 @@ from ..config import Config, DataConfig
 from ..data.images.reading import resize
 from ..data.records import Size, Window
 from ..data.tiles import OVERLAP, count_windows, cut_windows
+from ..detections import Detections
 from ..errors import ConfigError
-from ..types import Classes, Detections
+from ..types import Classes
 from .merge import Merged, Rows, merge, rows_of
 
 Pixels = NDArray[np.uint8]

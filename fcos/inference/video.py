@@ -26,12 +26,12 @@ from torch import Tensor
 
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
+from ..detections import Detections
 from ..errors import ConfigError, FcosError, ImageError
 from ..system.files import file_name, plain_number
 from ..system.readers import open_file
 from ..system.remote import is_remote, local
 from ..system.terminal import plural
-from ..types import Detections
 from .containers import is_cut
 from .sources import Source, expanded, find_sequence, load_source
 

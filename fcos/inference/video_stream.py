@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..detections import Detections
 from ..errors import ConfigError
-from ..types import Detections
 from .sources import PIXELS_AHEAD
 from .video import Frame, Pixels, Reader
 

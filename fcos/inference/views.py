@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ..boxes import nms
 from ..data.classes import match_classes
+from ..detections import Detections
 from ..errors import ConfigError, DataError
 from ..overlap import iou
 from ..system.terminal import some
-from ..types import Detections
 
 if TYPE_CHECKING:
     from .detector import Detector

@@ -18,14 +18,14 @@ import torch
 from ..data.classes import match_classes
 from ..data.ids import Id, images_file
 from ..data.open import Numbers
-from ..detections import DRAWN, WRITTEN, table
+from ..detections import DRAWN, WRITTEN, Detections, table
 from ..errors import FcosError
 from ..system.files import check_kept, file_name, folded, own, real, whole_set, write_whole
 from ..system.names import UNKNOWN
 from ..system.readers import read_json
 from ..system.stderr import say
 from ..system.terminal import plural
-from ..types import Classes, Detections
+from ..types import Classes
 from .sources import PIXELS_AHEAD
 from .stream import _AHEAD
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..changes import as_words
 from ..config import Config
+from ..detections import Detections
 from ..errors import ConfigError, DataError, FcosError, ImageError, did_you_mean, first_line
 from ..export.about import DTYPES
 from ..inference.composite import OWN, Composite, Looks, tile_of
@@ -28,7 +29,7 @@ from ..inference.views import parse_views
 from ..system.files import stamp
 from ..system.terminal import some
 from ..system.threads import check_threads
-from ..types import Classes, Detections
+from ..types import Classes
 from ..version import __version__
 from ..zoo.describe import read_settings
 from ..zoo.download import sha256

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from ..analysis.explain import Explanation, explain
 from ..analysis.raw import own_tiling
+from ..detections import Detections
 from ..errors import FcosError
 from ..inference.composite import tile_of
 from ..inference.detector import Detector
 from ..inference.scores import only, parse_scores, reached
 from ..inference.tiles import parse_tile
 from ..show.draw import draw_detections
-from ..types import Classes, Detections
+from ..types import Classes
 from .engine import Outcome, Pixels, Task
 from .options import Refused
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..detections import Detections
 from ..errors import FcosError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import PIXELS_AHEAD, load_source
 from ..inference.stream import pick_lanes
 from ..system.terminal import plural
-from ..types import Detections
 from .metrics import Metrics
 from .options import Placing, Refused, ServeOptions
 from .pixel_budget import Room

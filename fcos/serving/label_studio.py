@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
-from ..types import Detections
+from ..detections import Detections
 from .options import Limits, Refused
 from .request import Asking, fetch
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Detections
+from ..detections import Detections
 from .engine import Pixels
 from .options import Limits, Refused
 from .request import parse_body

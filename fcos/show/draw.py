@@ -23,7 +23,7 @@ from .axes import short_name
 from .fonts import font_file
 
 if TYPE_CHECKING:
-    from ..types import Detections
+    from ..detections import Detections
 
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]

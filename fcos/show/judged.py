@@ -11,12 +11,12 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.images.reading import read_image
 from ..data.records import Record, evenly
+from ..detections import Detections
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
 from ..evaluation.coco import confusion_matrix, curves, flatten
 from ..evaluation.metrics import IOU, Ints, match_image, matches_coco, overlaps
 from ..system.files import write_whole
-from ..types import Detections
 from . import plots
 from .draw import GREY, Marks, caption, draw_cell, sheet
 

@@ -22,7 +22,7 @@ from .recall import p4_only, sampling
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..types import Detections
+    from ..detections import Detections
 
 PAPER = {"P4 only": (0.2316, 0.1784), "FPN": (0.0714, 0.0375)}
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..analysis.common import with_files
 from ..data.images.reading import read_image
+from ..detections import Detections
 from ..errors import ModelError
 from ..system.progress import track
-from ..types import Detections
 
 if TYPE_CHECKING:
     from ..config import DataConfig

@@ -21,11 +21,11 @@ from ..boxes import iou, nms, to_corners
 from ..config import Config, DecodeConfig
 from ..data.images.reading import read_image
 from ..decode import Candidates, admit, finish, least_class_probability, trim
+from ..detections import Detections
 from ..errors import ImageError
 from ..inference.detector import Detector
 from ..system.progress import track
 from ..system.stderr import say
-from ..types import Detections
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..detections import Detections
 from ..evaluation.coco import flatten
 from ..evaluation.metrics import Curve, match_coco, overlaps, precision_recall, voc_ap
 from ..losses import centerness_target
 from ..show.axes import COLORS, INK, MUTED, OURS, new_figure, style
-from ..types import Detections
 from .asked import Asked, Judged
 from .cached import Cached, limit_by_class, own_iou, redecode_all
 from .compared import PaperStudy, Row, judged_ap

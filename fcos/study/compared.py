@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ..detections import Detections
 from ..evaluation.coco import evaluate
 from ..show.bar_plots import bars
 from ..system.terminal import data_name, json_ready, percent, plural, table
-from ..types import Detections
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import Config
+from ..detections import Detections
 from ..evaluation.coco import evaluate
 from ..inference.proposals import proposer
-from ..types import Detections
 from .asked import Asked, Judged
 from .baselines import baseline_proposals, load_baseline
 from .cached import Cached, cache, redecode_all

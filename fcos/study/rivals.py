@@ -23,6 +23,7 @@ from torchvision.ops import box_iou
 
 from ..config import Config, ModelConfig
 from ..data.dataset import Dataset
+from ..detections import Detections
 from ..errors import FcosError
 from ..inference.detector import Detector
 from ..network.model import FCOS
@@ -31,7 +32,7 @@ from ..training.loop import Trainer
 from ..training.monitor import sums_of
 from ..training.run import RunOptions
 from ..training.step import Learned, in_layout_of
-from ..types import Batch, Detections, Losses, Predictions, Target
+from ..types import Batch, Losses, Predictions, Target
 from .baselines import agnostic
 
 RATIOS = (0.5, 1.0, 2.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..types import Detections
+from ..detections import Detections
 from .tracks import NONE, Follower, Ids, Seen, expected
 
 

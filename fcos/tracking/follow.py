@@ -10,9 +10,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
+from ..detections import Detections
 from ..errors import ConfigError, did_you_mean, require
 from ..inference.video import Frame
-from ..types import Detections
 from .bytetrack import ByteTrack
 from .ocsort import OcSort
 from .tracks import NONE, Ids, TrackConfig, Tracker

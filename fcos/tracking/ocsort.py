@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import Detections
+from ..detections import Detections
 from .association import Pairs
 from .motion import Floats
 from .tracks import NONE, Follower, Ids, Seen, Track, expected

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..detections import Detections
 from ..errors import ConfigError
-from ..types import Detections
 from .association import Pairs, enlarged_iou, pair
 from .motion import Floats, Motion
 

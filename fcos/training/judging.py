@@ -12,6 +12,7 @@ from ..config import Config
 from ..data.classes import as_learned
 from ..data.dataset import Dataset
 from ..data.tiles import tiled
+from ..detections import Detections
 from ..errors import FcosError
 from ..evaluation.coco import Metrics, evaluate
 from ..inference.composite import OWN, Composite, Looks, compose
@@ -22,7 +23,7 @@ from ..network.model import FCOS
 from ..system.environment import BEST
 from ..system.machine import Placement
 from ..system.stop import StopNow
-from ..types import Classes, Detections
+from ..types import Classes
 from .distributed import gather, together
 from .output.images import RunImages
 from .run import RunContext

@@ -19,13 +19,14 @@ from fcos.analysis.tide import tide
 from fcos.config import DecodeConfig
 from fcos.data.open import open_splits
 from fcos.data.write import convert
+from fcos.detections import Detections
 from fcos.errors import ConfigError, ImageError, ModelError
 from fcos.inference.composite import Composite, Looks
 from fcos.inference.detector import Detector
 from fcos.inference.tiles import Tiling, parse_tile
 from fcos.network import weights
 from fcos.points import padded
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 
 def test_a_model_may_be_named(tmp_path):

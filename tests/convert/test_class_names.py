@@ -12,10 +12,11 @@ from fcos.config import Config
 from fcos.convert.names import COCO_80, COCO_91, class_names
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
+from fcos.detections import Detections
 from fcos.errors import DataError
 from fcos.inference.dataset import Progress, predict_dataset
 from fcos.system.machine import Placement
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 
 @pytest.fixture(scope="module")

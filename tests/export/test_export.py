@@ -21,6 +21,7 @@ from processes import small_disk
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.decode import decode
+from fcos.detections import Detections
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra, ModelError
 from fcos.export import check, graph
 from fcos.export.about import About
@@ -36,7 +37,7 @@ from fcos.network import weights
 from fcos.points import make_points
 from fcos.system.machine import Placement
 from fcos.system.progress import ticking
-from fcos.types import Classes, Detections, Predictions
+from fcos.types import Classes, Predictions
 
 DIALECTS = ("fcos", "original", "adelaidet", "detectron2", "mmdet", "torchvision")
 

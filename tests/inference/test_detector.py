@@ -13,7 +13,7 @@ from matching import assert_same_detections
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos.detections import Results
+from fcos.detections import Detections, Results
 from fcos.errors import ConfigError, DeviceError, FcosError, ImageError, ModelError
 from fcos.inference.detector import Detector
 from fcos.inference.load import load
@@ -22,7 +22,7 @@ from fcos.inference.sources import find_images, load_source
 from fcos.network import weights
 from fcos.system.files import ASSETS
 from fcos.system.machine import pick_device
-from fcos.types import Classes, Detections, Predictions
+from fcos.types import Classes, Predictions
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcos.types import Detections
+from fcos.detections import Detections
 
 sv = pytest.importorskip("supervision", reason="pip install 'fcos-detector[supervision]'")
 

@@ -10,10 +10,11 @@ from tiny import tiny_config
 from fcos.boxes import last_pixel
 from fcos.data.records import Window
 from fcos.data.tiles import cut_windows
+from fcos.detections import Detections
 from fcos.errors import ConfigError
 from fcos.inference.merge import Rows, cut_sides, merge, rows_of
 from fcos.inference.tiles import Held, Looked, Tiling, detect_tiles, kept, parse_tile, read_shape
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 CLASSES = Classes(("cat", "dog"))
 

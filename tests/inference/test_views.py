@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fcos.detections import Detections
 from fcos.errors import ConfigError
 from fcos.inference.composite import Looks, compose
 from fcos.inference.load import load
 from fcos.inference.views import View, fuse, fuse_boxes, mirror, parse_views
-from fcos.types import Detections
 
 
 def rows(*detections):

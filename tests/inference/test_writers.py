@@ -14,10 +14,11 @@ from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.data.open import Numbers
+from fcos.detections import Detections
 from fcos.errors import FcosError
 from fcos.inference.writers import Outputs, Writer, image_ids, unique_names
 from fcos.network import weights
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 CLASSES = Classes(NAMES, (2, 7))
 PIXELS = np.full((40, 60, 3), 90, np.uint8)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from fcos.detections import Detections
 from fcos.inference import video_writing
 from fcos.system.machine import Placement
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 needs_ffmpeg = pytest.mark.skipif(video_writing.find_ffmpeg() is None, reason="ffmpeg is not on this machine")
 

@@ -18,13 +18,13 @@ from localserver import CAT, ask, detections, encoded, form, held, serving
 from PIL import Image
 from starlette.requests import Request
 
+from fcos.detections import Detections
 from fcos.errors import FcosError, ModelError
 from fcos.serving import engine, pages
 from fcos.serving.metrics import Metrics
 from fcos.serving.options import Access, Limits, Refused
 from fcos.serving.pixel_budget import Room
 from fcos.serving.request import Bodies, read_body, uploads
-from fcos.types import Detections
 
 MANY = 40  # more than asyncio's default pool has threads
 

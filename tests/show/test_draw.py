@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from tiny import fcos, make_shapes
 
+from fcos.detections import Detections
 from fcos.errors import ImageWarning
 from fcos.show import draw, fonts
-from fcos.types import Detections
 
 SIGN = "\u24cb"  # a V in a circle: STIX, which comes with matplotlib too, has it, DejaVu Sans has not
 NAMES = ("cat", "a rather long class name", "naïve façade", "диван", "x")

@@ -15,11 +15,12 @@ from fcos.config import AssignConfig, Config, DataConfig, ModelConfig
 from fcos.data.classes import inclusive
 from fcos.data.dataset import Dataset
 from fcos.data.records import Record
+from fcos.detections import Detections
 from fcos.points import make_points
 from fcos.study.ambiguity import ambiguity_study, ambiguous_detections
 from fcos.study.anchors import LOW, POSITIVE, Matched, anchor_shapes, grid_anchors, match
 from fcos.study.recall import p4_only, recall_study, retinanet_recall, sampling
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 
 NATIVE = Config(data=DataConfig(size=256, max_size=256))
 

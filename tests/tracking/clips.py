@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fcos.types import Detections
+from fcos.detections import Detections
 
 _TICKS = 120  # of the simulation in a second, so that every frame rate sees the same clip
 

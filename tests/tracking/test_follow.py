@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fcos.detections import Detections
 from fcos.inference.video import Frame
 from fcos.tracking.follow import follow
-from fcos.types import Detections
 
 
 def frames(counts=(2, 0, 3)):

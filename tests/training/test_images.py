@@ -12,13 +12,13 @@ from PIL import Image
 from tiny import make_shapes, tiny_config
 
 from fcos.data.open import open_splits
+from fcos.detections import Detections
 from fcos.evaluation.coco import evaluate
 from fcos.evaluation.metrics import precision_recall
 from fcos.show import axes, plots, run_plots
 from fcos.show.judged import mistakes, spread
 from fcos.training.output import images as report
 from fcos.training.output.folder import RunFolder
-from fcos.types import Detections
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from tiny import fcos, learn, make_shapes, tiny_config
 
 from fcos.cli import main
 from fcos.data.records import Record
+from fcos.detections import Detections
 from fcos.errors import ConfigError, FcosError
 from fcos.network import weights
 from fcos.show import judged, sheets
 from fcos.system.environment import RUN_FILE
-from fcos.types import Classes, Detections
+from fcos.types import Classes
 from fcos.zoo import card
 
 FACTS = """

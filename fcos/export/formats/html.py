@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...detections import Detections
 from ...errors import ModelError
 from ...network.model import FCOS
 from ...system.files import ASSETS, write_whole
 from ...system.readers import read_bytes
-from ...types import Detections
 from .. import seal
 from ..about import About, from_text
 from ..browser import Browser, find_chromium

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from ...types import Detections
+from ...detections import Detections
 from ...version import __version__
 from .. import v2
 from ..answers import Wanted, wanted

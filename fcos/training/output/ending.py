@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from ...data.dataset import Dataset
 from ...data.splits import name_of
+from ...detections import Detections
 from ...errors import install_line
 from ...evaluation.coco import Metrics
 from ...evaluation.uncertainty import Interval
 from ...show.judged import mistakes
 from ...system.terminal import clock, decimal, plural, table
-from ...types import Detections
 from ..clock import Deadline
 from ..extrapolate import Outlook
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...config import Config
 from ...data.dataset import Dataset
+from ...detections import Detections
 from ...errors import FcosError
 from ...evaluation.coco import Metrics
 from ...show import run_plots
@@ -24,7 +25,7 @@ from ...system.environment import CONFIG_FILE, METRICS_FILE, RUN_FILE
 from ...system.files import write_whole
 from ...system.readers import read_text
 from ...system.terminal import plural
-from ...types import Batch, Detections, Points
+from ...types import Batch, Points
 from .ending import Ending
 from .folder import RunFolder
 
