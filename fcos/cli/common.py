@@ -25,6 +25,7 @@ _LEARNING = (  # settings of the data that only training and judging use
     *("paste", "plain_epochs", "workers", "cache", "train_sizes", "first_sizes", "first_share"),
 )
 WORDS = "KEY=VALUE"
+OF_DATA = ("format", "images_in", "labels")  # how to read a data set: parameters of the verbs that take one
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -246,6 +247,15 @@ def check_detecting(overrides: Sequence[str]) -> None:
             raise FcosError(f"{setting} is for training, and detecting does not use it; leave it out{only}")
 
 
+def detecting_words(
+    words: Sequence[str] | None, settings: Sequence[str] | None, context: typer.Context, calibrated: bool = False
+) -> tuple[list[str], list[str]]:
+    """`sort_words` of a verb that detects, with what --calibrated means among the settings."""
+    things, overrides = sort_words(words, settings, context)
+    check_detecting(overrides)
+    return things, [*overrides, *(["decode.calibrated=true"] if calibrated else [])]
+
+
 @contextmanager
 def ended_by_signals(reader: Reader) -> Iterator[StopSignals]:
     """Within it Ctrl-C and the like are the end of a live source, which has no other: what came before is written. A
@@ -255,6 +265,13 @@ def ended_by_signals(reader: Reader) -> Iterator[StopSignals]:
     signals = StopSignals(reader.end)
     with signals if reader.info.live else nullcontext():
         yield signals
+
+
+def check_looks(context: typer.Context, tile: str | None, model: str, own: int | None) -> None:
+    """`check_overlap`, and `tell_tiles` where nobody asked for tiles or for whole images."""
+    check_overlap(context, tile, own)
+    if tile is None:
+        tell_tiles(model, own)
 
 
 def tell_tiles(model: str, tile: int | str | None) -> None:

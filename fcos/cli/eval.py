@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
 from ..errors import FcosError
-from ..system.stderr import say
 from . import complete
 from .common import (
+    OF_DATA,
     Device,
     Format,
     ImagesIn,
@@ -29,38 +29,27 @@ from .common import (
     data_source,
     data_words,
     dtype_option,
-    open_own,
-    open_to_judge,
     refuse,
     runtime_option,
     sort_words,
     the_one,
 )
-from .eval_run import How, On, compare_two, judge_models, read_file, tell_comparison, write_files
-
-if TYPE_CHECKING:
-    from ..data.tree import DataSource
-
+from .eval_run import (
+    Asked,
+    How,
+    Wanted,
+    compare_two,
+    judge,
+    open_asked,
+    tell,
+    tell_comparison,
+    tell_tracks,
+)
 
 # what means nothing for detections that are there already
 _OF_MODEL = (
     "batch", "device", "runtime", "dtype", "threads", "lanes", "trust", "tile", "overlap", "tta", "allow_missing",
 )  # fmt: skip
-
-
-class _Asked(NamedTuple):
-    """What to judge: models together, a file of detections, or two of either beside each other."""
-
-    models: list[str] | None
-    detections: Path | None
-    compare: tuple[str, str] | None
-
-    @property
-    def no_model(self) -> bool:
-        """Whether there are only detections, in files."""
-        from ..evaluation.program import is_results
-
-        return self.detections is not None or (self.compare is not None and all(map(is_results, self.compare)))
 
 
 def command(
@@ -161,44 +150,21 @@ def command(
     fcos eval my_data --detections results.json
     fcos eval my_data --compare runs/one runs/two
     """
-    import json
-    from dataclasses import replace
-
-    from ..data.runs import run_of
-    from ..evaluation.coco import curves, evaluate
-    from ..evaluation.uncertainty import Draws, intervals, method
+    from ..evaluation.uncertainty import Draws
     from ..inference.composite import Looks, tile_of
     from ..inference.load import Placing
     from ..inference.stream import Batching
     from ..inference.views import parse_views
-    from ..system.files import check_folder, whole_set, write_whole
 
     things, overrides = sort_words(words, settings, context)
     named = the_one(things, data, "--data")
-    asked = _Asked(model, detections, compare)
     if mot is not None:
-        if named or any(asked):
-            raise FcosError(
-                "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
-            )
-        refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))
-        _tracks(*mot, as_json)
+        _check_tracks(context, alone=not (named or model or detections or compare))
+        tell_tracks(*mot, as_json)
         return
-    place, own = named, False  # what to judge on: a data set, or a run whose own images are judged
-    if named is not None and not model and detections is None and run_of(named) is not None:
-        own = True
-        asked = asked if compare else _Asked([named], None, None)
-    elif named is None:
-        place, own = (model[0] if model else next(filter(run_of, compare or ()), None)), True
-    _check(context, place, asked, overrides)
-    assert place is not None
-    check_folder(out)
-    if class_agnostic and precision is not None:
-        raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
-    if own:
-        refuse(context, "a run without a data set", "format", "images_in", "labels")
-    source = None if own else data_source(Path(place), format, images_in, labels)
-    on = _data_to_judge(place, source, split, asked)
+    asked = what_to_judge(named, model, detections, compare)
+    _check(context, asked, overrides)
+    on = open_asked(asked, split, None if asked.own else data_source(asked.place, format, images_in, labels))
     placing = Placing(runtime=runtime, dtype=dtype, threads=threads, device=device, trust=trust)
     looks = Looks(tile_of(tile), overlap, parse_views(tta))
     how = How(context, looks, Batching(batch, lanes), placing, overrides, allow_missing)
@@ -207,96 +173,64 @@ def command(
         comparison, seen_split = compare_two(compare, on, how, draws, class_agnostic)
         tell_comparison(comparison, compare, {"data": str(on.path), "split": seen_split}, out, as_json)
         return
-    models = asked.models or []
-    seen, dataset, used = judge_models(models, on, how) if detections is None else read_file(detections, on, alone=True)
-    metrics = evaluate(seen, dataset, class_agnostic=class_agnostic, voc_plus_one=voc_plus_one)
-    more: list[str] = []
-    if ci:
-        around = intervals(seen, dataset, draws, class_agnostic=class_agnostic)
-        metrics = replace(metrics, intervals=around)
-        more += [method(len(dataset), resamples, seed), *(f"{k:<4}  {v}" for k, v in around.items())]
-    result = {
-        "data": str(on.path),
-        "split": dataset.split,
-        "model": " + ".join(models) if models else None,
-        **({"tile": used, "overlap": overlap} if used else {}),
-        **({"tta": tta} if tta else {}),
-        "detections_file": str(detections) if detections is not None else None,
-        **metrics.to_dict(),
-    }
-    if precision is not None:
-        from ..evaluation.calibration import score_option, threshold_table, thresholds
-
-        rows = thresholds(curves(seen, dataset), precision)
-        result["scores_for_precision"] = {"precision": precision, "scores": score_option(rows)}
-        more += [*([""] if more else []), threshold_table(rows, precision)]
-    if out is not None:
-        with whole_set():
-            files = write_files(out, result, seen, dataset, score)
-            if "scores_for_precision" in result:
-                text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"
-                files.append(write_whole(out / "scores.json", text))
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    own_images = ", the images that the run was judged by" if own and split is None else ""
-    where = f"{dataset.root if own else on.path}, split {dataset.split}{own_images}"
-    typer.echo(f"{result['model'] or detections} on {where}\n")
-    typer.echo("\n".join([metrics.table(), *([""] if more else []), *more]))
-    if out is not None:
-        typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
+    wanted = Wanted(class_agnostic, voc_plus_one, draws if ci else None, precision)
+    tell(judge(asked, on, how, wanted), on, out, score, as_json)
 
 
-def _check(context: typer.Context, place: str | None, asked: _Asked, overrides: Sequence[str]) -> None:
+def what_to_judge(
+    named: str | None, models: list[str] | None, detections: Path | None, compare: tuple[str, str] | None
+) -> Asked:
+    """What a command line asks for, with what it leaves out: a run that is `named` alone, or of which no data set is
+    named, is judged by its own images."""
+    from ..data.runs import run_of
+
+    place, own = named, False
+    if named is not None and not models and detections is None and run_of(named) is not None:
+        own = True
+        models = None if compare else [named]
+    elif named is None:
+        place, own = (models[0] if models else next(filter(run_of, compare or ()), None)), True
+    return Asked(place or "", own, tuple(models or ()), detections, compare)
+
+
+def _check(context: typer.Context, asked: Asked, overrides: Sequence[str]) -> None:
     """Refuse a command line that does not say what to judge on which data, or has an option that means nothing beside
-    the others. `place`: the data set, or the run whose images are judged."""
+    the others."""
     from ..data.runs import missing
     from ..evaluation.program import is_results
+    from ..system.files import check_folder
 
-    models, detections, compare = asked
-    if file := next(filter(is_results, models or ()), None):
+    place, models, given = asked.place, asked.models, context.params
+    if file := next(filter(is_results, models), None):
         raise FcosError(f"{file} is a file of detections, not a model; give it with --detections")
-    if place is not None and not any(asked):
+    if place and not asked.ways:
         what = f"say what to measure on {place}: --model MODEL, --detections FILE or --compare A B"
         raise FcosError(missing(place) or what)
-    if place is None and not models:
+    if not place and not models:
         raise FcosError("give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)")
-    if bool(models) + (detections is not None) + (compare is not None) != 1:
+    if asked.ways != 1:
         raise FcosError("give one of --model, --detections and --compare")
     if asked.no_model:
         if overrides:
             raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
         refuse(context, "a file of detections", *_OF_MODEL)
-    if not context.params["ci"] and compare is None:
+    if not given["ci"] and asked.compare is None:
         refuse(context, "a run without --ci and --compare", "resamples", "seed")
-    if compare is not None:
+    if asked.compare is not None:
         refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
-    if context.params["out"] is None:
+    if given["out"] is None:
         refuse(context, "a run without --out", "score")
+    check_folder(given["out"])
+    if given["class_agnostic"] and given["precision"] is not None:
+        raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
+    if asked.own:
+        refuse(context, "a run without a data set", *OF_DATA)
 
 
-def _data_to_judge(place: str, source: Path | DataSource | None, split: str | None, asked: _Asked) -> On:
-    """Open the data set `source`, called `place`, or, without it, what the run `place` was judged by; tells of models
-    that learned from these images."""
-    from ..evaluation.program import learned_note
-
-    models: Sequence[str | Path]
-    if source is None:
-        path, dataset = open_own(place, split)
-        models = asked.compare or ([path] if split else ())
-    else:
-        path, dataset = Path(place), open_to_judge(source, split, pixels=not asked.no_model)
-        models = asked.models or asked.compare or ()
-    for note in filter(None, (learned_note(name, dataset) for name in models)):
-        say(note)
-    return On(path, dataset)
-
-
-def _tracks(truth: Path, result: Path, as_json: bool) -> None:
-    """HOTA, IDF1 and MOTA of one file of tracks against another."""
-    import json
-
-    from ..evaluation.mot import judge_mot
-
-    metrics = judge_mot(truth, result)
-    typer.echo(json.dumps(metrics.to_dict()) if as_json else metrics.text())
+def _check_tracks(context: typer.Context, alone: bool) -> None:
+    """Refuse whatever stands beside --mot; `alone`: no data set and nothing else to judge does."""
+    if not alone:
+        raise FcosError(
+            "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
+        )
+    refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))

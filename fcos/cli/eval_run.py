@@ -1,4 +1,5 @@
-"""What `fcos eval` does once all is settled: detections of models or of a file, two of them compared, files written."""
+"""What `fcos eval` does once all is settled: detections of models or of a file, two of them compared, what is told and
+written."""
 
 from __future__ import annotations
 
@@ -10,22 +11,49 @@ import typer
 
 from ..errors import FcosError
 from ..system.stderr import say
-from .common import check_overlap, tell_tiles
+from .common import check_looks, open_own, open_to_judge
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..data.tree import DataSource
     from ..detections import Detections
+    from ..evaluation.coco import Metrics
     from ..evaluation.uncertainty import Comparison, Draws
     from ..inference.composite import Looks
     from ..inference.load import Placing
     from ..inference.stream import Batching
 
 
+class Asked(NamedTuple):
+    """What to judge on the data set `place`, or, `own`, on the images that the run `place` was judged by: models
+    together, a file of detections, or two of either beside each other. `place` is "" where none is named."""
+
+    place: str
+    own: bool
+    models: tuple[str, ...]
+    detections: Path | None
+    compare: tuple[str, str] | None
+
+    @property
+    def ways(self) -> int:
+        """How many of the three are asked for."""
+        return bool(self.models) + (self.detections is not None) + (self.compare is not None)
+
+    @property
+    def no_model(self) -> bool:
+        """Whether there are only detections, in files."""
+        from ..evaluation.program import is_results
+
+        return self.detections is not None or (self.compare is not None and all(map(is_results, self.compare)))
+
+
 class On(NamedTuple):
-    """What is judged on: the data set, and the path that is told of it, a run's folder where the images are its own."""
+    """What is judged on: the data set; the path that is told of it, a run's folder where the images are its own; and in
+    words which images they are."""
 
     path: Path
     dataset: Dataset
+    words: str
 
 
 class How(NamedTuple):
@@ -39,6 +67,15 @@ class How(NamedTuple):
     allow_missing: bool
 
 
+class Wanted(NamedTuple):
+    """What is counted, and what is told besides: intervals from these draws, and the scores that keep a precision."""
+
+    class_agnostic: bool
+    voc_plus_one: bool
+    intervals: Draws | None
+    precision: float | None
+
+
 class Judged(NamedTuple):
     """What was found, the data set as the model sees it, and the tiles that it looked at, None for whole images."""
 
@@ -47,11 +84,92 @@ class Judged(NamedTuple):
     tile: int | str | None = None
 
 
-def judge_models(names: list[str], on: On, how: How) -> Judged:
+class Evaluation(NamedTuple):
+    """What was judged, the numbers of it, the lines that stand below their table, and all as metrics.json has it."""
+
+    judged: Judged
+    metrics: Metrics
+    more: list[str]
+    result: dict[str, Any]
+
+
+def open_asked(asked: Asked, split: str | None, source: DataSource | None) -> On:
+    """Open the data set `source`, or, without it, what the run was judged by; tells of models that learned from these
+    images."""
+    from ..evaluation.program import tell_learned
+
+    if source is None:
+        path, dataset = open_own(asked.place, split)
+        words = f"{dataset.root}, split {dataset.split}"
+        words += ", the images that the run was judged by" if split is None else ""
+    else:
+        path, dataset = Path(asked.place), open_to_judge(source, split, pixels=not asked.no_model)
+        words = f"{path}, split {dataset.split}"
+    tell_learned(asked.compare or asked.models, dataset, own=asked.own and split is None)
+    return On(path, dataset, words)
+
+
+def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
+    """Judge models together, or a file of detections."""
+    from dataclasses import replace
+
+    from ..evaluation.coco import curves, evaluate
+    from ..evaluation.program import tell_cut
+    from ..evaluation.uncertainty import intervals, method
+
+    if asked.detections is None:
+        judged = judge_models(asked.models, on, how)
+    else:
+        judged = read_file(asked.detections, on)
+        tell_cut(asked.detections, judged.detections, judged.dataset)
+    seen, dataset, used = judged
+    agnostic, more, result = wanted.class_agnostic, list[str](), dict[str, Any]()
+    metrics = evaluate(seen, dataset, class_agnostic=agnostic, voc_plus_one=wanted.voc_plus_one)
+    if wanted.intervals is not None:
+        around = intervals(seen, dataset, wanted.intervals, class_agnostic=agnostic)
+        metrics = replace(metrics, intervals=around)
+        more += [method(len(dataset), *wanted.intervals), *(f"{k:<4}  {v}" for k, v in around.items())]
+    if wanted.precision is not None:
+        from ..evaluation.calibration import score_option, threshold_table, thresholds
+
+        rows = thresholds(curves(seen, dataset), wanted.precision)
+        result["scores_for_precision"] = {"precision": wanted.precision, "scores": score_option(rows)}
+        more += [*([""] if more else []), threshold_table(rows, wanted.precision)]
+    tta = how.context.params["tta"]
+    result = {
+        "data": str(on.path),
+        "split": dataset.split,
+        "model": " + ".join(asked.models) or None,
+        **({"tile": used, "overlap": how.looks.overlap} if used else {}),
+        **({"tta": tta} if tta else {}),
+        "detections_file": str(asked.detections) if asked.detections is not None else None,
+        **metrics.to_dict(),
+        **result,
+    }
+    return Evaluation(judged, metrics, more, result)
+
+
+def tell(evaluation: Evaluation, on: On, out: Path | None, score: float | None, as_json: bool) -> None:
+    """Write the files to `out`, and print. score: the threshold of the confusion matrix; None: that of the best F1."""
+    import json
+
+    result = evaluation.result
+    files = [] if out is None else write_files(out, evaluation, score)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(f"{result['model'] or result['detections_file']} on {on.words}\n")
+    more = evaluation.more
+    typer.echo("\n".join([evaluation.metrics.table(), *([""] if more else []), *more]))
+    if out is not None:
+        typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
+
+
+def judge_models(names: Sequence[str], on: On, how: How) -> Judged:
     """What models find together."""
     from ..evaluation.program import detect
     from ..export.registry import format_of
-    from ..inference.composite import OWN, Composite
+    from ..inference.composite import Composite
     from ..inference.load import Placing, load_together
     from ..inference.stream import pick_batching
     from ..system.terminal import plural
@@ -63,23 +181,17 @@ def judge_models(names: list[str], on: On, how: How) -> Judged:
     placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": batching.lanes})
     detector = load_together(names, how.looks, overrides=how.overrides, **placing)
     used = detector.looks.tile if isinstance(detector, Composite) else None
-    check_overlap(how.context, how.context.params["tile"], detector.config.data.tile)
-    if how.looks.tile == OWN:
-        tell_tiles(names[0], used)
+    check_looks(how.context, how.context.params["tile"], names[0], detector.config.data.tile)
     tiles = int(str(used)) if str(used).isdecimal() else used
     say(f"{plural(len(on.dataset), 'image')} of {on.dataset.root}, split {on.dataset.split}")
     return Judged(*detect(detector, on.dataset, batching.batch, allow_missing=how.allow_missing), tiles)
 
 
-def read_file(path: str | Path, on: On, *, alone: bool) -> Judged:
-    """The detections of a results file; `alone`: with a note where the weak ones seem to be missing."""
-    from ..evaluation.program import cut_note
+def read_file(path: str | Path, on: On) -> Judged:
+    """The detections of a results file."""
     from ..evaluation.results import read_results
 
-    found = read_results(path, on.dataset)
-    if alone and (note := cut_note(found, on.dataset)):
-        say(note)
-    return Judged(found, on.dataset)
+    return Judged(read_results(path, on.dataset), on.dataset)
 
 
 def compare_two(names: tuple[str, str], on: On, how: How, draws: Draws, class_agnostic: bool) -> tuple[Comparison, str]:
@@ -87,7 +199,7 @@ def compare_two(names: tuple[str, str], on: On, how: How, draws: Draws, class_ag
     from ..evaluation.program import is_results
     from ..evaluation.uncertainty import compare_detections
 
-    first, second = (read_file(n, on, alone=False) if is_results(n) else judge_models([n], on, how) for n in names)
+    first, second = (read_file(n, on) if is_results(n) else judge_models([n], on, how) for n in names)
     if first.dataset.classes != second.dataset.classes:
         raise FcosError(f"{names[0]} and {names[1]} judge different classes of {on.path}")
     seen = (first.detections, second.detections)
@@ -114,25 +226,39 @@ def tell_comparison(
         typer.echo(f"\nwritten to {out}: comparison.json")
 
 
-def write_files(
-    folder: Path, result: dict[str, Any], seen: list[Detections], dataset: Dataset, score: float | None
-) -> list[Path]:
-    """The files of an evaluation."""
+def write_files(folder: Path, evaluation: Evaluation, score: float | None) -> list[Path]:
+    """The files of an evaluation, all or none. score: the threshold of the confusion matrix."""
     import json
 
     from ..evaluation.coco import as_one_class
     from ..evaluation.results import write_results
     from ..show.judged import draw_evaluation
     from ..system.environment import METRICS_FILE
-    from ..system.files import write_whole
+    from ..system.files import whole_set, write_whole
     from ..system.terminal import plural
 
+    result, (seen, dataset, _) = evaluation.result, evaluation.judged
     odd = sum(int(((d.scores < 0) | (d.scores > 1)).sum()) for d in seen)
     if odd:
         say(f"{plural(odd, 'score')} outside 0..1, which no probability is: left out of reliability.png")
     drawn = as_one_class(seen, dataset) if result["class_agnostic"] else (seen, dataset)
-    return [
-        write_whole(folder / METRICS_FILE, json.dumps(result, indent=2) + "\n"),
-        write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
-        *draw_evaluation(folder, *drawn, score),
-    ]
+    with whole_set():
+        files = [
+            write_whole(folder / METRICS_FILE, json.dumps(result, indent=2) + "\n"),
+            write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
+            *draw_evaluation(folder, *drawn, score),
+        ]
+        if "scores_for_precision" in result:
+            text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"
+            files.append(write_whole(folder / "scores.json", text))
+    return files
+
+
+def tell_tracks(truth: Path, result: Path, as_json: bool) -> None:
+    """Print HOTA, IDF1 and MOTA of one file of tracks against another."""
+    import json
+
+    from ..evaluation.mot import judge_mot
+
+    metrics = judge_mot(truth, result)
+    typer.echo(json.dumps(metrics.to_dict()) if as_json else metrics.text())

@@ -12,6 +12,7 @@ from ..system.stderr import say
 from . import complete
 from .common import (
     DEFAULT,
+    OF_DATA,
     Device,
     Format,
     ImagesIn,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..data.dataset import Dataset
+    from ..data.tree import DataSource
     from ..inference.detector import Detector
     from ..inference.tiles import Tiling
 
@@ -84,57 +86,84 @@ def command(
     fcos explain my_data --model runs/mine          # in other data
     fcos explain big.jpg --tile 640 --out story     # which tile saw what
     """
-    from ..data.runs import missing, run_of
     from ..errors import FcosError
     from ..inference.load import load
-    from ..inference.tiles import parse_tile
 
     things, overrides = sort_words(words, settings, context)
-    source = the_one(things, data, "--data")
-    if source is not None and model == DEFAULT and data is None and _is_run(source):
-        model = source
-        source = None
-    if source is None and run_of(model) is None:
-        raise FcosError(missing(model) or "give an image, a data set or a run folder: fcos explain IMAGE_OR_DATA")
-    if source is not None and (data is not None or _is_data(source)):
-        data, source = Path(source), None
-    if source is not None and image is not None:
+    asked = what_to_explain(the_one(things, data, "--data"), data is not None, model)
+    if asked.file is not None and image is not None:
         raise FcosError("--image chooses an image of a data set; to explain one file leave it out")
     if image is not None:
         refuse(context, "--image", "limit")
-    detector = load(model, runtime="own", device=device, trust=trust, overrides=overrides)
+    detector = load(asked.model, runtime="own", device=device, trust=trust, overrides=overrides)
     if detector.config.decode.calibrated:
         say("scores are explained as the network gives them, before they are calibrated")
-    if source is not None:
-        refuse(context, "the explanation of one image", "split", "limit", "format", "images_in", "labels")
-    own = detector.config.data.tile
-    check_overlap(context, tile, own)
-    if source is not None:
-        if tile is None and own and _longest(source) > own:  # else the image is one tile
-            tell_tiles(model, own)
-            tile = str(own)
-        tiling = None if tile in (None, "0", "none") else parse_tile(tile, detector.config.data, overlap)
-        told = _of_image(detector, source, score, tiling)
+    if asked.file is not None:
+        refuse(context, "the explanation of one image", "split", "limit", *OF_DATA)
+    check_overlap(context, tile, detector.config.data.tile)
+    if asked.file is not None:
+        told = _of_image(detector, asked.file, score, tiling_of(asked, detector, tile, overlap))
     else:
-        from ..data.classes import as_seen
-
-        given = None if data is None else data_source(data, format, images_in, labels)
-        if given is None:
-            refuse(context, "a run without a data set", "format", "images_in", "labels")
-        opened = open_to_judge(given, split) if given is not None else open_own(model, split)[1]
-        dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
-        if limit:
-            dataset = dataset.subset(range(min(limit, len(dataset))))
+        source = None
+        if asked.data is None:
+            refuse(context, "a run without a data set", *OF_DATA)
+        else:
+            source = data_source(asked.data, format, images_in, labels)
+        dataset = data_to_explain(asked.model, detector, source, split, limit)
         number = None if image is None else _image_id(dataset, image)
-        if own and tile is None:
-            tell_tiles(model, own)
-        chosen = str(own or "none") if tile is None else tile
-        tiling = None if chosen in ("0", "none") else parse_tile(chosen, detector.config.data, overlap)
-        told = _of_data(detector, dataset, score, number, tiling)
+        told = _of_data(detector, dataset, score, number, tiling_of(asked, detector, tile, overlap))
     names = [] if out is None else told.write(out)
     typer.echo(json.dumps(told.report) if as_json else told.text)
     if out is not None and not as_json:
         typer.echo(f"written to {out}: {', '.join(names)}", err=True)
+
+
+class Asked(NamedTuple):
+    """What to explain: the detections of a model in one image, `file`, or the objects that it misses in the data set
+    `data`; with neither, in the images that the run `model` was judged by."""
+
+    model: str
+    file: str | None = None
+    data: Path | None = None
+
+
+def what_to_explain(named: str | None, is_data: bool, model: str) -> Asked:
+    """What a command line asks for. named: the word that stands alone, or, `is_data`, behind --data: a run folder
+    alone stands for its model and the images that it was judged by. FcosError where there is nothing to explain."""
+    from ..data.runs import missing, run_of
+    from ..errors import FcosError
+
+    if named is not None and model == DEFAULT and not is_data and _is_run(named):
+        model, named = named, None
+    if named is None and run_of(model) is None:
+        raise FcosError(missing(model) or "give an image, a data set or a run folder: fcos explain IMAGE_OR_DATA")
+    if named is None:
+        return Asked(model)
+    return Asked(model, data=Path(named)) if is_data or _is_data(named) else Asked(model, named)
+
+
+def data_to_explain(
+    model: str, detector: Detector, source: DataSource | None, split: str | None, limit: int
+) -> Dataset:
+    """The data set `source`, or without it that which the run `model` was judged by, as the detector sees it; its first
+    `limit` images, 0: all."""
+    from ..data.classes import as_seen
+
+    opened = open_to_judge(source, split) if source is not None else open_own(model, split)[1]
+    dataset = as_seen(opened, detector.config.data, detector.classes.names[0])
+    return dataset.subset(range(min(limit, len(dataset)))) if limit else dataset
+
+
+def tiling_of(asked: Asked, detector: Detector, tile: str | None, overlap: float) -> Tiling | None:
+    """The tiles that are looked at: those of --tile, else those that the model learned from, but for an image that is
+    no larger than one; None: whole images."""
+    from ..inference.tiles import parse_tile
+
+    own = detector.config.data.tile
+    if tile is None and own and (asked.file is None or _longest(asked.file) > own):
+        tell_tiles(asked.model, own)
+        tile = str(own)
+    return None if tile in (None, "0", "none") else parse_tile(tile, detector.config.data, overlap)
 
 
 class _Told(NamedTuple):

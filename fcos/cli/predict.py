@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,19 +24,12 @@ from .common import (
     Tile,
     Trust,
     Views,
-    check_detecting,
-    check_overlap,
+    check_looks,
+    detecting_words,
     dtype_option,
     refuse,
     runtime_option,
-    sort_words,
-    tell_tiles,
 )
-
-if TYPE_CHECKING:
-    from ..inference.composite import Composite
-    from ..inference.detector import Detector
-    from ..inference.writers import Outputs
 
 
 def command(
@@ -131,22 +123,17 @@ def command(
     An image that cannot be read is reported, and the others go on. The exit
     code is then 1.
     """
-    import torch
-
     from ..inference.composite import OWN, Looks, tile_of
-    from ..inference.load import load_together
-    from ..inference.scores import only, parse_scores
+    from ..inference.load import Placing, load_together
     from ..inference.sources import find_images
     from ..inference.stream import pick_lanes
-    from ..inference.video import is_video, videos_apart, videos_in
+    from ..inference.video import videos_apart
     from ..inference.views import parse_views
     from ..inference.writers import Outputs
-    from ..system.terminal import plural
+    from .predict_plan import Asked, folders, pick_runtime, proposing, shown_scores, tell_left_out
     from .predict_run import Detecting, Listener, images, in_parts, videos
 
-    things, overrides = sort_words(words, settings, context)
-    check_detecting(overrides)
-    overrides += ["decode.calibrated=true"] if calibrated else []
+    things, overrides = detecting_words(words, settings, context, calibrated)
     if not things:
         raise FcosError("give the images or a folder to detect in: fcos predict IMAGE")
     if data is not None and coco is None:
@@ -168,45 +155,26 @@ def command(
         refuse(context, "a run without a video", "every")
     if moving and (proposals or coco or yolo or csv):
         raise FcosError("--proposals, --coco, --yolo and --csv are for images; a video gives a video and JSON lines")
-    below = tuple(Path(os.path.expanduser(source)) for source in still)
-    others = Outputs(None, None, yolo, coco, csv=csv, below=below)
-    paths = find_images(still, out=_drawn_in(out, others, as_json)) if still else []
+    asked = Asked(out, as_json, Outputs(yolo=yolo, coco=coco, csv=csv, below=folders(still)))
+    paths = find_images(still, out=asked.drawn_in) if still else []
     if not paths and not moving:
         say("there are no images to detect in, and nothing is written")
         return
-    for folder in still:
-        if count := videos_in(folder):
-            say(f"{folder} has {plural(count, 'video')}, which {'is' if count == 1 else 'are'} left out; name each")
-    outputs = _outputs(out, others, as_json, len(paths))
-    if moving and (outputs.file or (out is not None and out.suffix and is_video(out) and not out.is_dir())):
-        raise FcosError(f"--out {out}: of a video several files are written; name a folder")
+    tell_left_out(still)
+    outputs = asked.outputs(len(paths), moving=bool(moving))
     lanes = lanes or pick_lanes(len(paths), batch, threads)
-    if not moving:
-        runtime = _runtime(runtime, len(paths))
-    own = tile is None and not proposals
-    detector = load_together(
-        model or [DEFAULT],
-        Looks(OWN if own else tile_of(tile or "none"), overlap, parse_views(tta)),
-        runtime=runtime,
-        dtype=dtype,
-        threads=threads,
-        lanes=lanes,
-        device=device,
-        trust=trust,
-        overrides=overrides,
-    )
-    check_overlap(context, tile, None if proposals else detector.config.data.tile)
-    if own:
-        tell_tiles((model or [""])[0], detector.config.data.tile)
+    runtime = runtime if moving else pick_runtime(runtime, len(paths))
+    placing = Placing(runtime=runtime, dtype=dtype, threads=threads, lanes=lanes, device=device, trust=trust)
+    looks = Looks(OWN if tile is None and not proposals else tile_of(tile or "none"), overlap, parse_views(tta))
+    names = model or [DEFAULT]
+    detector = load_together(names, looks, overrides=overrides, **placing)
+    check_looks(context, tile, names[0], None if proposals else detector.config.data.tile)
     if proposals:
         refuse(context, "--proposals", "calibrated")
-        if not (out or as_json or coco or yolo or csv):
+        if asked.nothing:
             raise FcosError("--proposals are many: name a file with --coco, or give --json, --csv, --yolo or --out")
-        detector = _proposer(detector)
-    scores = parse_scores(score or str(detector.shown), detector.classes, detector.shown)
-    least = torch.zeros_like(scores)
-    if classes is not None:
-        scores, least = (only(each, classes, detector.classes) for each in (scores, least))
+        detector = proposing(detector)
+    scores, least = shown_scores(detector, score, classes)
     how = Detecting(detector, scores, least, batch, as_json, classes is not None, Listener())
     broken = bool(moving) and videos(how, moving, every, outputs.folder, more=bool(paths))
     if paths:
@@ -214,53 +182,3 @@ def command(
     how.listener.check()
     if broken:
         sys.exit(1)
-
-
-def _runtime(asked: str | None, count: int) -> str | None:
-    """The runtime for `count` images: that of --runtime, but the model's own for few images where it is left out or
-    auto and FCOS_RUNTIME is not set."""
-    from ..inference.runtime_switch import PAYS
-
-    if asked not in (None, "auto") or count >= PAYS or os.environ.get("FCOS_RUNTIME"):
-        return asked
-    if asked == "auto":
-        say(f"fewer than {PAYS} images: torch computes, since a graph takes longer to start than it saves")
-    return "own"
-
-
-def _proposer(detector: Detector | Composite) -> Detector:
-    """A detector that gives the best boxes of any class; FcosError where several models or looks are combined."""
-    from ..inference.detector import Detector
-    from ..inference.proposals import proposer
-
-    if not isinstance(detector, Detector):
-        raise FcosError("--proposals are of one model that looks once: no --tile, no --tta, no second --model")
-    return proposer(detector)
-
-
-def _drawn_in(out: Path | None, others: Outputs, as_json: bool) -> Path | None:
-    """The folder or file of --out, or the one that is written to where nothing is asked for."""
-    return Path("predictions") if out is None and not as_json and others.nothing else out
-
-
-def _outputs(out: Path | None, others: Outputs, as_json: bool, count: int) -> Outputs:
-    """What to write, of `others` and `out`; FcosError where a folder is a file, or one file is to hold several
-    images."""
-    from dataclasses import replace
-
-    from ..inference.writers import SUFFIXES
-    from ..system.files import check_folder, check_suffix
-
-    out = _drawn_in(out, others, as_json)
-    check_folder(others.yolo, "--yolo")
-    if others.coco is not None:
-        check_suffix(others.coco, (".json",), "COCO results are JSON", "--coco")
-    if others.csv is not None:
-        check_suffix(others.csv, (".csv",), "a table is CSV", "--csv")
-    if out is None or out.is_dir() or out.suffix.lower() not in SUFFIXES:
-        check_folder(out)
-        return replace(others, folder=out)
-    if count > 1:
-        also = "; a table of all: --csv FILE" if out.suffix.lower() == ".csv" else ""
-        raise FcosError(f"--out {out} is one file, but there are {count} images; name a folder{also}")
-    return replace(others, file=out)

@@ -16,11 +16,10 @@ from .common import (
     Lanes,
     Settings,
     Trust,
-    check_detecting,
+    detecting_words,
     dtype_option,
     model_words,
     runtime_option,
-    sort_words,
 )
 
 
@@ -92,8 +91,7 @@ def command(
     from ..serving.options import Access, Limits, Placing, ServeOptions, bare_host, bare_token
     from ..serving.run import run
 
-    things, overrides = sort_words(words, settings, context)
-    check_detecting(overrides)
+    things, overrides = detecting_words(words, settings, context)
     token = bare_token("FCOS_TOKEN", os.environ.get("FCOS_TOKEN"))
     admin = bare_token("--admin-token", admin)
     if not host.strip():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +20,10 @@ from .common import (
     Settings,
     Tile,
     Trust,
-    check_detecting,
-    check_overlap,
-    ended_by_signals,
+    check_looks,
+    detecting_words,
     refuse,
     runtime_option,
-    sort_words,
-    tell_tiles,
 )
 
 
@@ -103,83 +99,38 @@ def command(
     fcos track street.mp4 --no-video --json
     fcos track MOT17-02/img1 --rate 30
     """
-    import torch
-
     from ..errors import FcosError
     from ..inference.composite import Looks, tile_of
     from ..inference.load import load_together
-    from ..inference.scores import of_classes, only
-    from ..inference.video import Frame, Reader, called, frame_line
+    from ..inference.scores import of_classes
+    from ..inference.video import Reader
     from ..inference.video_stream import stream
-    from ..show.frames import Painter, VideoFiles, write_frames
     from ..system.files import check_folder
-    from ..system.progress import Bar
-    from ..system.terminal import plural
-    from ..tracking.counting import parse_line, parse_zone
     from ..tracking.follow import follow, make_tracker
     from ..tracking.tracks import TrackConfig
+    from .track_run import files_in, looked_at, parse_counters, tell, write
 
-    things, overrides = sort_words(words, settings, context)
-    check_detecting(overrides)
-    overrides += ["decode.calibrated=true"] if calibrated else []
+    things, overrides = detecting_words(words, settings, context, calibrated)
     if len(things) != 1:
         raise FcosError("give one video, or the folder of its images: fcos track VIDEO")
     (source,) = things
     check_folder(out)
     if not count_line and not zone:
         refuse(context, "a video without --count-line and --zone", "margin")
-    lines = [parse_line(text, margin) for text in count_line or []]
-    zones = [parse_zone(text, margin) for text in zone or []]
-    painter = Painter(lines, zones)
+    counters = parse_counters(count_line or (), zone or (), margin)
     make_tracker(tracker)  # an unknown name is told before a model is loaded
     looks = Looks(tile_of(tile), overlap)
     detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
-    check_overlap(context, tile, detector.config.data.tile)
-    if tile is None:
-        tell_tiles(model, detector.config.data.tile)
+    check_looks(context, tile, model, detector.config.data.tile)
     config = TrackConfig.from_score(detector.shown if score is None else score, patience)
     chosen = make_tracker(tracker, config)
-    least = torch.full((len(detector.classes),), config.low)
-    if classes is not None:
-        least = only(least, classes, detector.classes)
-    name = called(source)
+    least = looked_at(detector, config.low, classes)
     with Reader(source, rate) as reader:
-        files = VideoFiles(
-            out / f"{name}.mp4" if draw else None, out / f"{name}.jsonl", out / f"{name}.txt",
-            Path(source) if draw and os.path.isfile(source) else None,
-            out / f"{name}.counts.json" if lines or zones else None,
-        )  # fmt: skip
+        files = files_in(out, source, draw=draw, counts=counters.any)
         seen = stream(detector, reader, every=every, batch=batch, score=config.low)
-        frames = follow(of_classes(seen, least), chosen)
-        with Bar("tracking", reader.info.frames or None, "frames") as bar:
-
-            def each(frame: Frame) -> None:
-                bar.advance()
-                if as_json and frame.detections is not None:
-                    typer.echo(frame_line(frame))
-
-            with ended_by_signals(reader):
-                outcome = write_frames(frames, reader.info, files, painter, each)
-    objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
-    classes_seen = f" ({outcome.classes()})" if outcome.objects else ""
-    typer.echo(f"{objects}{classes_seen} in {frames_read}, detected in {outcome.detected}", err=as_json)
-    for text, line in zip(count_line or [], lines, strict=True):
-        typer.echo(_counted(f"line {text}", line.entered, line.left), err=as_json)
-    for text, area in zip(zone or [], zones, strict=True):
-        typer.echo(_counted(f"zone {text}", area.entered, area.left), err=as_json)
-    drawn = None if outcome.undrawn else files.drawn
-    written = [p for p in (drawn, files.lines, files.mot, files.counts) if p is not None]
-    typer.echo(f"written: {', '.join(str(p) for p in written)}", err=as_json)
+        outcome = write(follow(of_classes(seen, least), chosen), reader, files, counters, as_json)
+    tell(outcome, files, counters, as_json)
     if reader.broken:
         say(reader.broken)
     if reader.broken or outcome.undrawn:
         sys.exit(1)
-
-
-def _counted(title: str, entered: dict[str, int], left: dict[str, int]) -> str:
-    from ..system.terminal import table
-
-    names = sorted({*entered, *left})
-    rows = [(name, entered.get(name, 0), left.get(name, 0)) for name in names]
-    total = ("all", sum(entered.values()), sum(left.values()))
-    return f"\n{title}\n" + table(("class", "in", "out"), [*rows, total])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,12 +163,15 @@ def command(
         raise FcosError(f"there is no engine {engine!r}; choose from local, ray")
     if out is None:
         raise FcosError("--engine ray restarts a lost run from its folder, so it needs one: --out FOLDER")
-    import os
-
     from ..scale.training import Cluster, train_on_ray
 
-    threads = os.environ.get("OMP_NUM_THREADS", "1")  # as with torchrun
+    cluster = Cluster(address, devices * nodes, worker_cores(), restarts)
+    train_on_ray(source, out=out, cluster=cluster, **options)
+
+
+def worker_cores() -> int:
+    """The cores of each worker of Ray, OMP_NUM_THREADS or one, as with torchrun; FcosError where that is no number."""
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
     if not threads.isdecimal() or int(threads) < 1:
         raise FcosError(f"OMP_NUM_THREADS={threads}: give the cores of each worker, such as 4")
-    cluster = Cluster(address, devices * nodes, int(threads), restarts)
-    train_on_ray(source, out=out, cluster=cluster, **options)
+    return int(threads)

@@ -103,9 +103,9 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     _check_of_model([model], options)
     run = run_to_judge(model) if data is None and not is_results(model) else None
     dataset = _dataset([model], data, run, options.get("split"))
-    detections, dataset = _seen(model, dataset, options, told=data is not None or options.get("split") is not None)
-    if _found_already(model) and (note := cut_note(detections, dataset)):
-        say(note)
+    tell_learned([model], dataset, own=data is None and options.get("split") is None)
+    detections, dataset = _seen(model, dataset, options)
+    tell_cut(model, detections, dataset)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
@@ -148,7 +148,8 @@ def compare(
         run = next(filter(None, (run_of(m) for m in (first, second) if isinstance(m, str | Path))), None)
         run = run_to_judge(first) if run is None else run
     dataset = _dataset([first, second], data, run, options.get("split"))
-    (a, judged), (b, other) = (_seen(model, dataset, options, told=True) for model in (first, second))
+    tell_learned([first, second], dataset, own=data is None and options.get("split") is None)
+    (a, judged), (b, other) = (_seen(model, dataset, options) for model in (first, second))
     if judged.classes != other.classes:
         raise DataError(f"the two models judge different classes of {dataset.root}")
     return compare_detections(a, b, judged, draws, class_agnostic=options.get("class_agnostic", False))
@@ -185,6 +186,12 @@ def cut_note(detections: Sequence[Detections], dataset: Dataset) -> str:
     )
 
 
+def tell_cut(judged: Judged, detections: Sequence[Detections], dataset: Dataset) -> None:
+    """Say `cut_note` of what is judged alone, where its detections were there already."""
+    if _found_already(judged) and (note := cut_note(detections, dataset)):
+        say(note)
+
+
 def _begin_late(scores: np.ndarray) -> bool:
     """Whether scores, rising, begin higher than detectors let them, or all at once and not as geometric means do, which
     get fewer the lower they are."""
@@ -210,11 +217,8 @@ def _dataset(
     return judged_by(run, split)
 
 
-def _seen(model: Judged, dataset: Dataset, options: Looking, told: bool) -> tuple[list[Detections], Dataset]:
-    """The detections of a model, or those given, and the data set as the model sees it. `told`: whether to say that it
-    learned from these images."""
-    if told and not is_results(model) and (note := learned_note(model, dataset)):
-        say(note)
+def _seen(model: Judged, dataset: Dataset, options: Looking) -> tuple[list[Detections], Dataset]:
+    """The detections of a model, or those given, and the data set as the model sees it."""
     if isinstance(model, str | Path):
         model = read_results(model, dataset) if is_results(model) else load(model, runtime="own")
     if isinstance(model, Detector):
@@ -274,6 +278,14 @@ def _named_as(given: Sequence[Detections], dataset: Dataset, allow_missing: bool
         count = plural(other.total(), "detection")
         say(f"note: {count} of classes that the data does not have, left out: {some([*other])}")
     return found
+
+
+def tell_learned(models: Sequence[object], dataset: Dataset, *, own: bool) -> None:
+    """Say `learned_note` of each of the models that has one. `own`: the images are those that a run was judged by,
+    which says nothing new of that run, so that it is told only where two are compared."""
+    notes = (learned_note(model, dataset) for model in models if not is_results(model))
+    for note in filter(None, () if own and len(models) == 1 else notes):
+        say(note)
 
 
 def learned_note(model: object, dataset: Dataset) -> str:
