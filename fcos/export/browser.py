@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..errors import FcosError
 from ..system import files
+from ..system.machine import python_program
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 _START = (
@@ -28,8 +28,8 @@ _WAIT = 120.0  # seconds for an answer
 
 def find_chromium() -> str | None:
     """The program: $FCOS_CHROMIUM, or the first of its usual names on the path; None where there is none, and on
-    Windows, where a program is not handed pipes by their numbers."""
-    if files.WINDOWS:
+    Windows, where a program is not handed pipes by their numbers, or where no other Python can be started."""
+    if files.WINDOWS or python_program() is None:
         return None
     return os.environ.get("FCOS_CHROMIUM") or next((p for p in map(shutil.which, _NAMES) if p), None)
 
@@ -41,8 +41,8 @@ class Browser:
     """
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
-        program = find_chromium()
-        if program is None:
+        program, python = find_chromium(), python_program()
+        if program is None or python is None:
             raise FcosError("there is no Chromium or Chrome here; install one, or name it in FCOS_CHROMIUM")
         self._profile = tempfile.TemporaryDirectory(prefix="fcos-chromium-", ignore_cleanup_errors=True)
         (read_end, self._write), (self._read, write_end) = _pipe(), _pipe()
@@ -57,7 +57,7 @@ class Browser:
             *(["--no-sandbox"] if os.geteuid() == 0 else []),
         ]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(read_end), str(write_end), program, *options, *flags, "about:blank"],
+            [python, "-c", _START, str(read_end), str(write_end), program, *options, *flags, "about:blank"],
             pass_fds=(read_end, write_end),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from ..data.records import evenly
 from ..errors import FcosError, MissingExtra
-from ..system.machine import Placement
+from ..system.machine import Placement, python_program
 from . import graphs
 from .detector import Detector
 from .graphs import Graph, Origin
@@ -100,9 +99,12 @@ def prepare(
 
 def background(origin: Origin, place: Placement | None, samples: Sequence[Path]) -> Running | None:
     """Have a process of low priority make what is missing, and wait for it; then the graph in fp32 where `place` says
-    how it is to run. None where there is no good graph, or the interpreter ends before."""
+    how it is to run. None where there is no good graph, the interpreter ends before, or no Python is to be had."""
+    python = python_program()
+    if python is None:
+        return None
     # -P: what lies in the current folder is no module, as for the command itself; a clone is found all the same
-    command = [sys.executable, "-P", "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
+    command = [python, "-P", "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
     for k in evenly(len(samples), graphs.SAMPLES):
         command += ["--image", str(samples[k].resolve())]
     command += [word for setting in origin.overrides for word in ("--set", setting)]

@@ -1,4 +1,4 @@
-"""What this machine is and has: devices, number formats, memory, the cache folder."""
+"""What this machine is and has: Python, devices, number formats, memory, the cache folder."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "fcos"
+
+
+def python_program() -> str | None:
+    """The interpreter that runs this program, to start another with; None where Python is part of something else, such
+    as a program frozen by PyInstaller, or uWSGI: that would start itself again, and take the words for its own."""
+    program = sys.executable or ""
+    is_python = re.match("(python|pypy|graalpy)", Path(program).name.lower())
+    return program if is_python and not getattr(sys, "frozen", False) else None
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny import NAMES, fcos, make_shapes, tiny_config
 
 from fcos.errors import ModelError
-from fcos.export import check
+from fcos.export import browser, check
 from fcos.export.about import About
 from fcos.inference import fast, graphs, runtime_switch, stream
 from fcos.inference.graphs import Check, Graph, Origin
@@ -28,7 +28,7 @@ from fcos.inference.load import load
 from fcos.inference.runtime_switch import PAYS, ChangeOver
 from fcos.inference.stream import Batching, pick_batching
 from fcos.network import weights
-from fcos.system.machine import Placement, has_bf16
+from fcos.system.machine import Placement, has_bf16, python_program
 from fcos.types import Classes, Predictions
 
 CPU = torch.device("cpu")
@@ -590,6 +590,26 @@ def test_a_process_beside_this_one_makes_it(cache, file, tmp_path, monkeypatch):
     with torch.inference_mode():
         for ours, theirs in zip(running[0](images), detector.network(images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("program", "frozen"),
+    [("/opt/viewer/viewer", True), ("/opt/viewer/python", True), ("/usr/bin/uwsgi", False), (None, False), ("", False)],
+)
+def test_a_program_that_python_is_a_part_of_is_not_started_again(file, monkeypatch, program, frozen):
+    monkeypatch.setattr(fast.subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(sys, "executable", program)
+    if frozen:
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert fast.background(Origin(file), Placement(threads=1), ()) is None
+    monkeypatch.setenv("FCOS_CHROMIUM", "chrome")
+    assert browser.find_chromium() is None
+
+
+@pytest.mark.parametrize("name", ["python3.12", "pythonw.exe", "Python", "pypy3", "graalpy"])
+def test_python_by_any_of_its_names_is_started(monkeypatch, name):
+    monkeypatch.setattr(sys, "executable", f"/opt/bin/{name}")
+    assert python_program() == f"/opt/bin/{name}"
 
 
 def test_the_input_of_a_graph_is_that_of_its_settings(file):
