@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 LONGEST = 700  # characters of a message: what stands in a file may be any length
 
@@ -66,6 +66,23 @@ class ImageError(DataError):
 
 class ImageWarning(UserWarning):
     """An image that was read, but not as it was meant, or a folder that was not; the message is one line."""
+
+
+class DarkImage(ImageWarning):
+    """An image of 16 bits that uses only the lowest `bits` of them, so that it is seen dark; `name` is its file. The
+    message does not name it, as all images of a camera are alike in that, and one note is enough."""
+
+    def __init__(self, name: str, bits: int) -> None:
+        seen = "nearly black" if bits <= 12 else "dark"
+        super().__init__(
+            f"an image of 16 bits uses only the lowest {bits} of them, so it is seen {seen}; if its camera gives "
+            f"{bits} bits, multiply its numbers by {1 << 16 - bits}, or save it with 8 bits"
+        )
+        self.name = name
+        self.bits = bits
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DarkImage, (self.name, self.bits)
 
 
 class ModelError(FcosError):

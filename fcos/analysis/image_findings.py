@@ -15,7 +15,7 @@ from ..data.dataset import EXAMPLES
 from ..data.duplicates import Fingerprints, Twins, find_twins, fingerprint
 from ..data.kinds import Kind
 from ..data.splits import NESTED
-from ..errors import ImageWarning
+from ..errors import DarkImage, ImageWarning
 from ..system.terminal import plural
 from .findings import ACROSS, SHARED, SPOTS, Finding, Spot
 
@@ -51,7 +51,7 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
         prints = fingerprint(files)
     broken = [e for e in prints.error if e]
     findings.append(Finding("serious", kinds.UNREADABLE, len(broken), tuple(broken[:EXAMPLES])))
-    findings.append(_damaged(told, files))
+    findings += [_damaged(told, files), _dark(told)]
     names, number = list(splits), {path: k for k, path in enumerate(files)}
     there = np.zeros((len(names), len(files)), bool)
     for split, path in present:
@@ -82,13 +82,22 @@ def in_images(splits: Mapping[str, Dataset]) -> list[Finding]:
 
 def _damaged(told: Sequence[warnings.WarningMessage], paths: Sequence[Path]) -> Finding:
     """Images of which their decoding warned, with the name in front; what else was warned of is passed on."""
-    texts = sorted({str(w.message) for w in told if issubclass(w.category, ImageWarning)})
+    texts = sorted(
+        {str(w.message) for w in told if issubclass(w.category, ImageWarning) and w.category is not DarkImage}
+    )
     for w in told:
         if not issubclass(w.category, ImageWarning):
             warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     shown = [next((p for p in paths if text.startswith(f"{p}: ")), None) for text in texts[:SPOTS]]
     spots = tuple(Spot(Path(p), (), Path(p).name) for p in shown if p is not None)
     return Finding("warning", kinds.DAMAGED, len(texts), tuple(texts[:EXAMPLES]), spots)
+
+
+def _dark(told: Sequence[warnings.WarningMessage]) -> Finding:
+    """Images of 16 bits that use fewer."""
+    names = sorted({w.message.name for w in told if isinstance(w.message, DarkImage)})
+    spots = tuple(Spot(Path(name), (), Path(name).name) for name in names[:SPOTS])
+    return Finding("warning", kinds.DARK, len(names), tuple(names[:EXAMPLES]), spots)
 
 
 class _Pair(NamedTuple):

@@ -209,15 +209,18 @@ def _read_and_write_any_name() -> None:
 
 
 def _tell_warnings() -> None:
-    """Say our own warnings in a line, as notes."""
+    """Say our own warnings in a line, as notes, each once."""
     show = warnings.showwarning
+    said: set[str] = set()
 
     def warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
         ours = category is UserWarning and bool(place) and str(place[0]).startswith(_HERE)
         if "missing from font" in str(message):
             return  # matplotlib's, for each sign; show/fonts.py has said it in a line
         if issubclass(category, ImageWarning) or ours:
-            say(f"note: {message}")
+            if str(message) not in said:  # Python's own memory is lost wherever a filter is set
+                said.add(str(message))
+                say(f"note: {message}")
         else:
             show(message, category, *place)
 

@@ -42,6 +42,11 @@ DAMAGED = Kind(
     "image that is damaged, of which a part may be missing",
     "look at them; replace or delete those whose boxes lie in the missing part",
 )
+DARK = Kind(
+    "images of 16 bits that use only the lowest 14 or fewer, and so are seen dark",
+    "image of 16 bits that uses only the lowest 14 or fewer, and so is seen dark",
+    "multiply the numbers of a 12-bit camera by 16, of a 14-bit one by 4, or save them with 8 bits",
+)
 OTHER_SIZE = Kind(
     "images whose size is not the one the annotations were made for",
     "image whose size is not the one the annotations were made for",

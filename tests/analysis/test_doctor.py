@@ -68,6 +68,19 @@ def test_pairs_are_counted_and_the_nearest_named(tmp_path):
     assert len(across.examples) == len(within.examples) == 20
 
 
+def test_images_of_fewer_bits_than_their_files_have_are_named(tmp_path):
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for path in paths:
+        write(path, photo(1))
+    for path in paths[:2]:
+        cv2.imwrite(str(path), photo(2).max(axis=2).astype(np.uint16) * 16)
+    train = dataset([record(k, [], path) for k, path in enumerate(paths)])
+    found = {f.kind: f for f in image_findings.in_images({"train": train})}
+    assert (found[kinds.DARK].level, found[kinds.DARK].count) == ("warning", 2)
+    assert list(found[kinds.DARK].examples) == list(map(str, paths[:2]))
+    assert found[kinds.DAMAGED].count == 0
+
+
 def test_damaged_images_are_named(tmp_path):
     """All of them, though the same is wrong with each; nothing is left to be told on stderr."""
     whole = cv2.imencode(".jpg", photo(1))[1].tobytes()

@@ -6,7 +6,9 @@ import sys
 import warnings
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ from fcos.data.images.reading import (
     turn_boxes,
     turn_image,
 )
-from fcos.errors import ImageError, ImageWarning
+from fcos.errors import DarkImage, ImageError, ImageWarning
 
 
 def scene(height=48, width=80):
@@ -91,6 +93,47 @@ def test_sixteen_bits_are_scaled_by_a_fixed_factor():
     values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     for form in ("PNG", "TIFF"):
         assert read_image(encoded(Image.fromarray(values), form))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def twelve_bits(values):
+    """A TIFF [H,W] of 12 bits, two pixels in three bytes, which Pillow reads and does not write."""
+    first, second = values.reshape(-1, 2).T
+    parts = (first >> 4, (first & 15) << 4 | second >> 8, second & 255)
+    pixels = np.stack(parts, axis=1).astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
+    return head + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_twelve_bits_of_a_tiff_that_says_so_have_their_brightness():
+    values = np.array([[0, 16, 2048, 4095]])
+    assert read_image(twelve_bits(values))[0, :, 0].tolist() == [0, 1, 128, 255]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(twelve_bits(values // 8))[0, :, 0].max() == 32  # dark, and no other bits are meant
+
+
+@pytest.mark.parametrize(("bits", "seen"), [(14, "dark"), (12, "nearly black"), (10, "nearly black")])
+def test_fewer_bits_in_sixteen_are_told_of(bits, seen, tmp_path):
+    values = np.linspace(0, 2**bits // 2, 64 * 64).astype(np.uint16).reshape(64, 64)
+    colour = cv2.imencode(".png", np.repeat(values[..., None], 3, axis=2))[1].tobytes()
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    for image in (encoded(Image.fromarray(values), "PNG"), colour, tmp_path / "a.tif", values, Image.fromarray(values)):
+        with pytest.warns(DarkImage, match=f"lowest {bits} of them, so it is seen {seen}") as told:
+            load_image(image)
+        assert told[0].message.name == (str(image) if isinstance(image, Path) else "the image")
+
+
+@pytest.mark.parametrize("values", [[0, 1, 20000], [0, 65535], [0, 0]])
+def test_sixteen_bits_that_are_used_are_not_told_of(values):
+    values = np.array([values], np.uint16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image(values)
+        load_image(encoded(Image.fromarray(values), "PNG"))
+        load_image(np.array([[1, 2, 3]], np.uint8))
 
 
 def test_float_tiff_in_0_to_1():

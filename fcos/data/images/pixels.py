@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from ...errors import ImageError, ImageWarning
+from ...errors import DarkImage, ImageError, ImageWarning
 
 _STRIP = 1 << 22  # pixels that are converted at a time
+_BITS = (8, 10, 12, 14)  # of cameras; as numbers of 16 bits they come to levels of at most 1, 4, 16, 64
 
 
 def image_to_rgb(name: str, image: Image.Image) -> np.ndarray:
@@ -60,10 +61,21 @@ def array_to_rgb(array: np.ndarray) -> np.ndarray:
             f"an image must be [H,W,3] uint8 (or uint16, or float in 0..1), not {array.shape} {array.dtype}"
         )
     if array.dtype != np.uint8:
+        deep = array.dtype.kind == "u"
         array = _levels("the image", array, most=1.0)
+        if deep:
+            tell_dark("the image", array[..., :3])
     if array.shape[2] == 1:
         return np.repeat(array, 3, axis=2)
     return _over_white(array) if array.shape[2] == 4 else np.ascontiguousarray(array)
+
+
+def tell_dark(name: str, pixels: np.ndarray) -> None:
+    """Warn of uint8 pixels of an image of 16 bits that are all so dark that fewer bits may be meant."""
+    highest = int(pixels.max())
+    bits = next((bits for bits in _BITS if 0 < highest <= 1 << bits - 8), None)
+    if bits is not None:
+        warnings.warn(DarkImage(name, bits), stacklevel=2)
 
 
 def _grey_to_rgb(name: str, values: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from ...system.terminal import plural
 from . import gif, png
 from .jpeg import ORIENTATION, Header, Jpeg, parse_jpeg, valid_orientation, with_scans
 from .jpeg_end import ZEROS, tell_of_cut
-from .pixels import array_to_rgb, image_to_rgb
+from .pixels import array_to_rgb, image_to_rgb, tell_dark
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -122,7 +122,7 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> np.ndarra
     frame is read.
     Raises ImageError for a file that is missing, empty, cut short, no image, over 179 megapixels or 1 GB (the
     variables FCOS_MAX_MEGAPIXELS and FCOS_MAX_MB raise these limits). Warns (ImageWarning) of an image whose end is
-    missing although the file looks whole, and of floats that are not finite.
+    missing although the file looks whole, of floats that are not finite, and once of 16 bits that use 14 or fewer.
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_LIMIT, ImageError)
@@ -301,12 +301,18 @@ def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
     with _in_a_line(name, data):
         _refuse_huge(name, image.height, image.width)
         orientation = _pillow_orientation(image)
+        stored = str(getattr(image, "tile", [])[:1])  # how the file holds its pixels: forgotten once they are loaded
         image.load()
         if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
             orientation = _pillow_orientation(image)
             if image.info.get("compression") == "jpeg" and data.endswith(ZEROS):  # its tables may lie at the end
                 warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 4)
-        return turn_image(image_to_rgb(name, image), orientation)
+        if "I;12" in stored:  # Pillow leaves these 0..4095
+            return turn_image(image_to_rgb(name, image.point(lambda value: value * 16)), orientation)
+        pixels = image_to_rgb(name, image)
+        if ";16" in stored or image.mode.startswith("I"):
+            tell_dark(name, pixels)
+        return turn_image(pixels, orientation)
 
 
 def _pillow_orientation(image: Image.Image) -> int:
