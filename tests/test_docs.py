@@ -98,6 +98,14 @@ def test_commands_are_commands(page):
     assert not wrong, f"{name(page)}: {wrong}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_settings_in_sentences_exist(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    named = re.findall(rf"\b((?:{'|'.join(Config.model_fields)})\.[a-z_0-9.]+)=", text)
+    missing = sorted({key for key in named if not setting_exists(key)})
+    assert not missing, f"{name(page)}: {missing}"
+
+
 def test_a_wrong_command_is_seen():
     assert "bogus" in parse("fcos train my_data --bogus 3")
     assert "train.epohcs" in parse("fcos train my_data train.epohcs=3")

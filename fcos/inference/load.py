@@ -58,7 +58,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placin
         device: auto (CUDA, MPS, CPU, in this order), cpu, cuda, cuda:1, mps.
         runtime: torch, compile, onnx, openvino, tensorrt, or auto: the fastest that is installed and keeps the
             detections. An exported file runs in its own runtime. Left out, a checkpoint runs in a graph that an
-            earlier use made, and else in torch until one is made in the background (docs/performance.md); with
+            earlier use made, and else in torch until one is made in the background (docs/export.md); with
             auto and the name of a runtime, loading waits for it. own: torch for a checkpoint, whatever is there.
             The environment variable FCOS_RUNTIME stands for what is left out.
         dtype: fp32, bf16 or fp16; int8 is for files exported so. Left out or auto: fp32, or the file's own; in a

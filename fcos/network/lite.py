@@ -2,7 +2,7 @@
 
 timm has these networks too, and their keys here are timm's. They are written down once more because the models in the
 package stand on them: importing timm brings torchvision and with it torch.compile's machinery, which takes longer
-than everything else between `fcos predict` and the first box (docs/performance.md).
+than everything else between `fcos predict` and the first box (docs/measurements/speed.md).
 """
 
 from __future__ import annotations
