@@ -78,7 +78,7 @@ def images(how: Detecting, paths: Sequence[Path], outputs: Outputs, data: Path |
     be read."""
     writer = Writer(outputs, paths, how.detector.classes, numbers_of(data) if data is not None else None)
     outcome = Outcome()
-    wide = min(48, max((len(one_line(str(p))) for p in paths), default=0))
+    wide = min(48, max((len(one_line(url_of(p))) for p in paths), default=0))
     # for COCO results what falls below the limit is counted
     detected = run(how.detector, paths, how.least if outputs.coco is not None else how.scores, how.batch)
     began = time.perf_counter()
@@ -93,7 +93,7 @@ def images(how: Detecting, paths: Sequence[Path], outputs: Outputs, data: Path |
             outcome.images += 1
             outcome.detections += len(shown)
             outcome.dropped += len(seen) - len(shown)
-            line = f"{one_line(str(path)):<{wide}}  {one_line(shown.summary())}"
+            line = f"{one_line(url_of(path)):<{wide}}  {one_line(shown.summary())}"
             line = json.dumps(shown.to_dict(), ensure_ascii=False) if how.as_json else line
             how.listener.tell(line, needed=outputs.nothing)
             del image, seen, shown  # while the next one is waited for, a large image would be held twice

@@ -31,8 +31,8 @@ def load_source(source: Source) -> np.ndarray:
 
 
 def name_of(source: Source) -> str | None:
-    """The path of a source that has one."""
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    """The path or address of a source that has one."""
+    return remote.url_of(source) if isinstance(source, str | os.PathLike) else None
 
 
 def _matching(pattern: str) -> set[Path]:
@@ -100,6 +100,8 @@ def find_images(sources: Sequence[str], stdin: Iterable[str] | None = None, out:
             paths[path] = None
         elif os.path.isdir(path) or remote.is_remote(source):
             inside = sorted(images_below(path, out))
+            if not inside and remote.is_remote(source) and path.suffix.lower() in SUFFIXES:
+                inside = [path]  # no folder; why it is not there is told when it is read
             if not inside:
                 raise DataError(f"{source} holds no images ({', '.join(sorted(SUFFIXES)[:4])} ...)")
             paths.update((p, None) for p in inside)

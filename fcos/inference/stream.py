@@ -24,7 +24,7 @@ from .composite import Composite
 from .large import open_windows
 from .runtime_switch import ChangeOver
 from .scores import reached
-from .sources import PIXELS_AHEAD
+from .sources import PIXELS_AHEAD, name_of
 from .tiles import Held, Windows
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _detect(detector: Detector | Composite, part: Sequence[_Reading], scores: Te
             images.append(future.result())
         except ImageError as error:
             errors[place] = error
-    names = [str(path) for place, (path, _) in enumerate(part) if place not in errors]
+    names = [name_of(path) for place, (path, _) in enumerate(part) if place not in errors]
     pairs = iter(zip(images, detector.detect(images, names, float(scores.min()), len(part)), strict=True))
     results: list[_Detected] = []
     for place, (path, _) in enumerate(part):

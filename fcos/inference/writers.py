@@ -23,6 +23,7 @@ from ..errors import FcosError
 from ..system.files import check_kept, file_name, folded, own, real, whole_set, write_whole
 from ..system.names import UNKNOWN
 from ..system.readers import read_json
+from ..system.remote import url_of
 from ..system.stderr import say
 from ..system.terminal import plural
 from ..types import Classes
@@ -195,7 +196,7 @@ class Writer:
         could not be written."""
         if self.outputs.coco is not None:
             height, width = detections.size or image.shape[:2]  # of a very large image `image` is a small copy
-            id, name = self.ids.images[number], str(self.paths[number])
+            id, name = self.ids.images[number], url_of(self.paths[number])
             self._images.append({"id": id, "file_name": name, "width": width, "height": height})
             known = [self.ids.categories[k] is not None for k in detections.labels.tolist()]
             kept = detections[torch.tensor(known, dtype=torch.bool)]

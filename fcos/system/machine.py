@@ -146,14 +146,19 @@ def _is_intel() -> bool:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """'auto' (CUDA, MPS, CPU, in this order), or a device by name; DeviceError when it is not there."""
+    """'auto' (CUDA, MPS, CPU, in this order), or a device by name, a GPU also by its number; DeviceError when it is not
+    there."""
     import torch
 
+    name = str(name)
+    name = "cuda" if name == "gpu" else f"cuda:{name}" if name.isdecimal() else name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
+        if "," in name:
+            raise RuntimeError(f"it names several; fcos train takes their number, --devices {name.count(',') + 1}")
         device = torch.device(name)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices are visible")

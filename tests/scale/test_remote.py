@@ -159,6 +159,24 @@ class Web(SimpleHTTPRequestHandler):
             super().send_header(keyword, value)
 
 
+def test_what_is_found_behind_an_address_is_called_by_it(tmp_path, model, capsys):
+    pytest.importorskip("aiohttp")
+    Image.fromarray(np.random.default_rng(4).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        web, out = f"http://127.0.0.1:{server.server_address[1]}", tmp_path / "found.json"
+        detector = load(model, device="cpu", runtime="torch")
+        assert detector(f"{web}/a.png").source == detector(Path(f"{web}/a.png")).source == f"{web}/a.png"
+        words = ("--model", model, "--score", "0", "--csv", out.with_suffix(".csv"), "--coco", out)
+        code, lines, err = fcos(capsys, "predict", f"{web}/a.png", f"{web}/no.png", *words)
+        server.shutdown()
+    assert code == 1
+    assert f"cannot read {web}/no.png: there is no such file" in err
+    assert lines.startswith(f"{web}/a.png ")
+    assert json.loads(out.with_suffix(".images.json").read_text())["images"][0]["file_name"] == f"{web}/a.png"
+    assert out.with_suffix(".csv").read_text().splitlines()[1].startswith(f"{web}/a.png,")
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_web_file_that_keeps_its_size_is_fetched_when_it_changes(silent, tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
