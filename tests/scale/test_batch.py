@@ -222,6 +222,23 @@ def test_what_upsets_every_picture_is_raised(model, pictures, monkeypatch):
         BatchDetector(str(model), score=0, device="cpu")({"path": [str(pictures / "1.png")]})
 
 
+def test_images_that_upset_the_network_now_and_then_are_no_lost_device(model, pictures, monkeypatch):
+    """However many there are in all: a good one between them shows that the device is there."""
+    monkeypatch.setattr(detector, "_UPSET", 3)
+    real = detector.run
+    good, bad = str(pictures / "1.png"), str(pictures / "2.png")
+
+    def run(network, paths, *rest):
+        for one in real(network, paths, *rest):
+            if str(one[0]) == bad:
+                raise RuntimeError("too odd")
+            yield one
+
+    monkeypatch.setattr(detector, "run", run)
+    rows = in_rows(BatchDetector(str(model), score=0, device="cpu")({"path": [bad, bad, good] * 3}))
+    assert [bool(row["error"]) for row in rows] == [True, True, False] * 3
+
+
 def test_a_device_that_goes_away_ends_the_job_and_is_no_error_of_every_image(model, pictures, monkeypatch, tmp_path):
     """What was done before is there, whole; a resumed job does the rest, and no row is the device's fault."""
     many = tmp_path / "many"
@@ -375,6 +392,32 @@ def test_going_on_with_another_model_or_other_pictures_is_refused(model, picture
     code, _, err = fcos(capsys, "predict", pictures / "1.png", *job, "--resume")
     assert code == 2
     assert "other model" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("score", "0.3"), ("runtime", "torch"), ("dtype", "bf16"), ("tile", 48), ("overlap", 0.5), ("tta", "flip"),
+     ("overrides", ("decode.nms_iou=0.5",)), ("threads", 2), ("lanes", 2), ("batch", 3), ("device", "cuda")],
+)  # fmt: skip
+def test_going_on_needs_what_decides_the_rows_and_no_more(model, pictures, tmp_path, name, value):
+    order = Order(tmp_path / "rows", (str(pictures / "1.png"),), "jsonl")
+    begun = open_job(order, Work((str(model),)))
+    go_on, other = replace(order, resume=True), Work((str(model),), **{name: value})
+    if name in ("threads", "lanes", "batch", "device"):
+        assert open_job(go_on, other) == begun
+        return
+    with pytest.raises(FcosError, match=f"was begun with other {name}"):
+        open_job(go_on, other)
+
+
+def test_a_model_in_two_files_is_another_where_either_changes(tmp_path):
+    graph, weights_of_it = tmp_path / "model.xml", tmp_path / "model.bin"
+    seen = set()
+    for pair in ((b"a", b"b"), (b"a", b"c"), (b"d", b"c")):
+        for file, content in zip((graph, weights_of_it), pair, strict=True):
+            file.write_bytes(content)
+        seen.add(Work((str(graph),)).digest())
+    assert len(seen) == 3
 
 
 def test_odd_names_are_kept_or_written_out(model, tmp_path, capsys):

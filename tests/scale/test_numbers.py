@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from fcos.data.open import Numbers
-from fcos.errors import FcosError
+from fcos.errors import DataError, FcosError
+from fcos.scale.engine import do_parts
 from fcos.scale.job import Job, read_job
 from fcos.scale.results import write_coco
+from fcos.scale.rows import Count
 from fcos.types import Classes
 
 CLASSES = Classes(("cat", "dog"), (3, 9))
@@ -70,3 +72,42 @@ def test_a_job_knows_where_it_is_not(tmp_path, monkeypatch):
         made.check_reachable()
     (tmp_path / "nowhere").mkdir()  # a source is there, so its images are lost
     made.check_reachable()
+
+
+def test_detections_are_counted_and_not_their_images(tmp_path):
+    paths = ["a.jpg", "b.jpg", "c.jpg"]
+    two, none, broken = (row(path, 0) for path in paths)
+    two |= {key: 2 * two[key] for key in ("boxes", "labels", "names", "scores")}
+    none |= {key: [] for key in ("boxes", "labels", "names", "scores")}
+    broken |= {key: [] for key in ("boxes", "labels", "names", "scores")} | {"error": "cannot read c.jpg"}
+    assert job(tmp_path / "job", paths, [two, none, broken]).count([0]) == Count(3, 1, 2, ("cannot read c.jpg",))
+
+
+def test_a_part_that_is_there_already_moves_no_row_to_another(tmp_path):
+    """A worker that is lost may have written a part before it said so: its images are not detected in again."""
+    paths = [f"{k}.jpg" for k in range(5)]
+    lines = [json.dumps(path) + "\n" for path in paths]
+    made = Job(tmp_path, ("nowhere",), 5, 2, "jsonl", "m", CLASSES, {})
+    (tmp_path / "paths.jsonl").write_text("".join(lines))
+    (tmp_path / "parts").mkdir()
+    made.file(1).write_text("".join(json.dumps(row(path, 1)) + "\n" for path in paths[2:4]))
+    asked = []
+
+    class Detector:
+        def stream(self, paths):
+            asked.extend(paths)
+            return (row(path, 0) for path in paths)
+
+    starts = np.array([0, *np.cumsum([sum(map(len, lines[k : k + 2])) for k in (0, 2, 4)])])
+    counts = list(do_parts(Detector(), made, [0, 1, 2], starts))
+    assert [count.images for count in counts] == [2, 2, 1]
+    assert asked == ["0.jpg", "1.jpg", "4.jpg"]
+    assert [(r["path"], r["labels"]) for r in made.rows()] == [(path, [int(path in paths[2:4])]) for path in paths]
+
+
+def test_a_list_that_lost_a_line_is_refused(tmp_path):
+    made = job(tmp_path / "job", ["a.jpg", "b.jpg"])
+    text = (tmp_path / "job" / "paths.jsonl").read_text()
+    (tmp_path / "job" / "paths.jsonl").write_text(json.dumps("a" * (len(text) - 3)) + "\n")  # as long as before
+    with pytest.raises(DataError, match="does not hold the paths it should"):
+        made.paths(0, made.starts())

@@ -31,12 +31,15 @@ from localserver import (
 from matching import assert_same_detections
 from PIL import Image
 
+from fcos.detections import Detections
 from fcos.errors import FcosError
 from fcos.inference.load import load
 from fcos.serving import engine
+from fcos.serving.answers import wanted
 from fcos.serving.options import Access, Limits, Placing, Refused, bare_host, bare_token
 from fcos.serving.request import fetch, prefers
 from fcos.system.files import ASSETS
+from fcos.types import Classes
 
 
 @pytest.fixture(scope="module")
@@ -415,6 +418,18 @@ def test_a_token_is_the_word_in_a_file_of_secrets():
     for given in ("\n", "a\nb"):
         with pytest.raises(FcosError, match="FCOS_TOKEN"):
             bare_token("FCOS_TOKEN", given)
+
+
+def test_detections_of_a_model_with_other_classes_are_not_answered():
+    """A request may wait while its model is loaded anew: its least scores are by the classes of before."""
+    asked = wanted(Classes(("cat", "dog")), 0.5, "cat=0.2", None, None)
+    boxes = np.array([[0.0, 0.0, 9.0, 9.0]] * 2)
+    found = Detections(boxes, [0.9, 0.3], [1, 0], names=("cat", "dog"))
+    assert [d.name for d in asked.of(found)] == ["dog", "cat"]
+    for names in (("dog", "cat"), ("cat", "dog", "cow")):
+        with pytest.raises(Refused, match="ask again") as refused:
+            asked.of(Detections(boxes, [0.9, 0.3], [1, 0], names=names))
+        assert refused.value.status == 503
 
 
 def test_reloading_and_urls_are_off_by_default(server):

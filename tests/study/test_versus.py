@@ -1,6 +1,8 @@
 """RetinaNet and RPN on FCOS's body: their losses and boxes against torchvision's own classes, and the study itself."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from fcos.study.rivals import RPN, RetinaNet, RivalTrainer, rival
 from fcos.study.versus import Plan, _Run, methods, versus_study
 from fcos.study.versus_table import Cell, Cost, Method, MethodRow, VersusStudy
 from fcos.system.files import sources_kept
-from fcos.types import Target
+from fcos.types import Batch, Target
 
 CONFIG = tiny_config()
 SCALES = tuple((4 * s, 4 * s * 2 ** (1 / 3), 4 * s * 2 ** (2 / 3)) for s in (8, 16))
@@ -115,6 +117,21 @@ def test_anchors_inside_a_box_to_ignore_teach_nothing(kind):
     assert nothing == 0
     assert everything > 0
     assert some < everything or kind == "rpn"  # a mean over 256 sampled anchors does not shrink
+
+
+def test_a_step_in_parts_is_the_step_of_their_mean():
+    """Two parts that are alike give the gradient of one of them."""
+    config = tiny_config()
+    network = rival("retinanet", config, 2)
+    fabric = SimpleNamespace(no_backward_sync=lambda *_, **__: nullcontext(), backward=lambda loss: loss.backward())
+    run = SimpleNamespace(fabric=fabric, config=config, model=network, network=network, classes=("disc", "square"))
+    gradients = []
+    for parts in (1, 2):
+        network.zero_grad()
+        RivalTrainer.learn(run, [Batch(IMAGES, SIZES, TARGETS)] * parts)
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
