@@ -19,7 +19,7 @@ from fcos.scale import BatchDetector, detector
 from fcos.scale.detector import Work
 from fcos.scale.engine import Engine, do_parts
 from fcos.scale.job import Order, _merged, _sorted, open_job, read_job
-from fcos.scale.rows import Row, count_part, read_part
+from fcos.scale.rows import Count, Row, count_part, read_part
 from fcos.scale.run import detect_all
 from fcos.types import Classes
 
@@ -265,6 +265,20 @@ def test_a_device_that_goes_away_ends_the_job_and_is_no_error_of_every_image(mod
     left[0] = 1000
     outcome = detect_all(replace(order, resume=True), work, Engine(), print, quiet=True)
     assert outcome.whole[:2] == (60, 0)
+
+
+def test_each_image_that_cannot_be_read_is_told_once(model, pictures, tmp_path):
+    work = Work((str(model),), score="0", device="cpu")
+    order = Order(tmp_path / "out", tuple(str(pictures / f"{k}.png") for k in (1, 2, 5, 7, 8)), "jsonl")
+    lines = []
+    first = detect_all(order, work, Engine(), lines.append, quiet=True)
+    assert len(lines) == 2
+    assert "5.png" in lines[0]
+    assert "7.png" in lines[1]
+    again = detect_all(replace(order, resume=True), work, Engine(), lines.append, quiet=True)
+    assert len(lines) == 2
+    assert first.whole == again.whole
+    assert (first.now, again.now) == (first.whole, Count())
 
 
 def test_models_scores_and_settings_come_in_the_forms_that_load_takes(model):

@@ -152,6 +152,41 @@ def test_blocks_hold_every_part_once_and_get_smaller(images):
             assert max(sizes) * images <= 2000  # a worker tells of its parts when the block is done
 
 
+class FakeRay:
+    """What a Ray says of its machines."""
+
+    def __init__(self, **there):
+        self.there = there
+
+    def cluster_resources(self):
+        return self.there
+
+
+def test_workers_share_out_the_cores_and_no_more():
+    from fcos.scale.on_ray import _workers
+
+    ray = FakeRay(CPU=8.0, GPU=2.0)
+    assert _workers(ray, Engine("ray")) == (8, (1, 0))
+    assert _workers(ray, Engine("ray", threads=3)) == (2, (3, 0))
+    assert _workers(ray, Engine("ray", cpus=6, threads=2)) == (3, (2, 0))
+    assert _workers(ray, Engine("ray", gpus=2)) == (2, (1, 1))
+    assert _workers(ray, Engine("ray", gpus=1, threads=4)) == (1, (4, 1))
+    for less, words in (
+        ({"cpus": 9}, "has 8 cores"), ({"cpus": 2, "threads": 3}, "a worker takes 3"), ({"gpus": 3}, "this Ray has 2"),
+    ):  # fmt: skip
+        with pytest.raises(FcosError, match=words):
+            _workers(ray, Engine("ray", **less))
+
+
+def test_only_a_host_and_port_are_tried_before_ray_is_asked():
+    from fcos.scale.cluster import _reach
+
+    for address in (None, "auto", "local", "ray://127.0.0.1:1"):
+        _reach(address)
+    with pytest.raises(FcosError, match="no Ray can be reached there"):
+        _reach("127.0.0.1:1")
+
+
 @pytest.fixture(scope="module")
 def nodes():
     """Two nodes of one core each, as two sets of Ray's processes on this machine; their address."""

@@ -316,6 +316,46 @@ def _fails(path):
     raise RuntimeError("half way")
 
 
+class Shaky:
+    """A store that answers as it is told: `parts` are the first answers to a read, `sizes` to the size of a file."""
+
+    def __init__(self, content=b"", parts=(), sizes=()):
+        self.content, self.parts, self.sizes = content, list(parts), list(sizes)
+
+    def cat_file(self, url, start=0, end=None):
+        return self.parts.pop(0) if self.parts else self.content[start:end]
+
+    def put_file(self, source, url):
+        self.content = Path(source).read_bytes()
+
+    def info(self, url):
+        return {"size": self.sizes.pop(0) if self.sizes else len(self.content), "ETag": "1"}
+
+    def isfile(self, url):
+        return True
+
+    def invalidate_cache(self):
+        pass
+
+
+def test_half_an_answer_is_no_file(monkeypatch, tmp_path):
+    """Whatever a store sends: what came short is asked for again, and what is too long is refused and not cut."""
+    monkeypatch.setattr(remote, "_CHUNK", 4)
+    store = Shaky(b"0123456789", parts=[b"01", b"", b"0123"])
+    monkeypatch.setattr(remote, "_files", lambda url: store)
+    assert remote.local("s3://box/a.bin").read_bytes() == b"0123456789"
+    assert remote.read("s3://box/a.bin", 10) == b"0123456789"
+    with pytest.raises(DataError, match="larger than"):
+        remote.read("s3://box/a.bin", 9, DataError)
+    (tmp_path / "b").write_bytes(b"abc")
+    store.sizes = [2, 0]
+    remote.put(tmp_path / "b", "s3://box/b")
+    assert not store.sizes
+    store.sizes = [2] * 99
+    with pytest.raises(FcosError, match=r"cannot write s3://box/b: 2 of 3 bytes arrived \(tried 5 times\)"):
+        remote.put(tmp_path / "b", "s3://box/b")
+
+
 def test_without_permission_the_line_says_where_credentials_come_from(monkeypatch):
     def once():
         raise PermissionError("Forbidden")

@@ -10,7 +10,17 @@ import pytest
 from fcos.data.tree import _walk
 from fcos.errors import DataError, FcosError, ImageWarning
 from fcos.inference.sources import images_below
-from fcos.system.files import WINDOWS, disk_reason, scratch, whole, whole_folder, whole_set, write_whole
+from fcos.system.files import (
+    WINDOWS,
+    disk_reason,
+    scratch,
+    sources_kept,
+    whole,
+    whole_folder,
+    whole_set,
+    write_whole,
+)
+from fcos.system.readers import read_text
 
 
 @pytest.mark.skipif(WINDOWS, reason="permissions of POSIX")
@@ -47,6 +57,20 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda k: write_whole(tmp_path / f"{k % 8}.txt", f"{k}"), range(64)))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({p.name for p in paths})
+
+
+def test_who_reads_what_it_has_written_may_write_it_again(tmp_path):
+    """The number of a file that is gone may become that of a new one, too."""
+    with sources_kept():
+        with whole(tmp_path / "a.txt") as temporary:
+            temporary.write_text("one")
+            assert read_text(temporary) == "one"
+        assert read_text(tmp_path / "a.txt") == "one"
+        assert write_whole(tmp_path / "a.txt", "two").read_text() == "two"
+        (tmp_path / "b.txt").write_text("of somebody")
+        read_text(tmp_path / "b.txt")
+        with pytest.raises(FcosError, match="is read by this command"):
+            write_whole(tmp_path / "b.txt", "three")
 
 
 @pytest.mark.parametrize(("name", "number"), [("fsync", errno.EINVAL), ("fsync", errno.ENOSYS), ("chmod", errno.EPERM)])

@@ -66,6 +66,20 @@ def test_version_1_of_control_groups(root):
     assert free_memory(root) == 2 * GB
 
 
+def test_the_groups_of_version_1_are_each_of_what_they_limit(root):
+    """A process lies in one group for its memory and in another for its time."""
+    (root / "proc/self/cgroup").write_text("7:memory:/small\n12:cpu,cpuacct:/wide\n")
+    group(root, "memory/small", 4 * GB, 3 * GB, 0, version=1)
+    group(root, "memory/wide", 2 * GB, 2 * GB, 0, version=1)
+    assert free_memory(root) == GB
+    for name in ("small", "wide"):
+        folder = root / "sys/fs/cgroup/cpu" / name
+        folder.mkdir(parents=True)
+        (folder / "cpu.cfs_period_us").write_text("100000\n")
+        (folder / "cpu.cfs_quota_us").write_text("10000\n" if name == "small" else "-1\n")
+    assert cpu_cores(root) == threads._given()
+
+
 @pytest.mark.parametrize(
     ("given", "time", "cores"),
     [

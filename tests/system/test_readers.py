@@ -5,6 +5,7 @@ import json
 import math
 import os
 import socket
+import zipfile
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from fcos.errors import DataError, ImageError
 from fcos.system.core_yaml import dump_yaml, parse_yaml, read_yaml
-from fcos.system.readers import parse_json, read_bytes, read_json, read_lines, read_text, read_xml
+from fcos.system.readers import check_archive, parse_json, read_bytes, read_json, read_lines, read_text, read_xml
 
 READERS = (read_bytes, read_text, read_lines, read_json, read_yaml, read_xml)
 
@@ -23,6 +24,26 @@ def refused(read, *arguments, **options):
         read(*arguments, kind=DataError, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="there is no /proc here")
+def test_a_file_without_a_size_is_read_whole_or_refused():
+    """Those of /proc say 0: what is longer than the limit is not cut to it."""
+    whole = read_bytes("/proc/version")
+    assert read_bytes("/proc/version", len(whole)) == whole
+    assert "over the limit" in refused(read_bytes, "/proc/version", len(whole) - 1)
+
+
+def test_a_checkpoint_that_unpacks_to_much_more_than_it_is_is_refused(tmp_path):
+    """Those of torch are not packed; what is no archive its own reader judges."""
+    for name, packed, size in (("bomb", zipfile.ZIP_DEFLATED, 66), ("plain", zipfile.ZIP_STORED, 1)):
+        with zipfile.ZipFile(tmp_path / name, "w", packed, compresslevel=1) as archive:
+            archive.writestr("data.pkl", bytes(size << 20))
+    with pytest.raises(DataError, match=r"it unpacks to 69\.2 MB"):
+        check_archive(tmp_path / "bomb", DataError)
+    check_archive(tmp_path / "plain", DataError)
+    (tmp_path / "none").write_bytes(b"PK and nothing else")
+    check_archive(tmp_path / "none", DataError)
 
 
 @pytest.mark.parametrize("read", READERS)
