@@ -13,6 +13,7 @@ from fcos.data.formats.common.coco_columns import box_of_runs
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError
+from fcos.types import Classes
 
 
 def test_label_studio(tmp_path):
@@ -43,6 +44,20 @@ def test_label_studio(tmp_path):
             ("dog", 0, 0, 10, 8, True),
         ],
     }
+
+
+def test_label_studio_names_with_signs_and_what_is_drawn_twice(tmp_path):
+    """An address has its signs as numbers; of several annotations the last counts; a turned image is told."""
+    first, last = region(1, 2, 3, 4, "dog"), region(10, 25, 30, 50, "cat")
+    turned = region(0, 0, 50, 50, "cat", image_rotation=90)
+    tasks = [
+        {"id": 7, "data": {"image": "/data/local-files/?d=my%20photos/a%25b.jpg"},
+         "annotations": [{"result": [first]}, {"result": [last, turned]}]},
+    ]  # fmt: skip
+    put(tmp_path, {"tasks.json": tasks}, ["my photos/a%b.jpg"])
+    dataset = open_dataset(tmp_path)
+    assert rows(dataset) == {"a%b.jpg": [("cat", 10, 20, 40, 60, False)]}
+    assert any("result 2 was drawn on an image turned in the tool" in str(note) for note in dataset.notes)
 
 
 def test_label_studio_short_export(tmp_path):
@@ -125,12 +140,14 @@ def labelme_object(name, points, deleted=0):
 def test_labelme_xml(tmp_path):
     """The first LabelMe: polygons to boxes, deleted ones left out, masks by their box, points named."""
     box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>"
-    mask = f"<object><name>bus</name><segm><box>{box}</box></segm></object>"
+    mask = f"<segm><box>{box}</box></segm></object>"
+    both = labelme_object("van", [(50, 5), (60, 5), (55, 15)]).replace("</object>", mask)
     objects = [
         labelme_object("car", [(10, 20), (40, 25), (30, 60)]),
         labelme_object("tree", [(1, 1), (5, 5), (5, 1)], deleted=1),
         labelme_object("car", [(7, 7)]),
-        mask,
+        f"<object><name>bus</name>{mask}",
+        both,
     ]
     files = {
         "Annotations/street/a.xml": LABELME_XML.format("".join(objects)),
@@ -140,7 +157,7 @@ def test_labelme_xml(tmp_path):
     dataset = open_dataset(tmp_path)
     assert dataset.format == "labelmexml"
     assert rows(dataset) == {
-        "a.jpg": [("car", 10, 20, 40, 60, False), ("bus", 1, 2, 9, 8, False)],
+        "a.jpg": [("car", 10, 20, 40, 60, False), ("bus", 1, 2, 9, 8, False), ("van", 50, 5, 60, 15, False)],
         "b.jpg": [],
     }
     assert any("object 3 has neither a polygon with an area nor a box" in str(n) for n in dataset.notes)
@@ -175,13 +192,14 @@ def test_cvat_images(tmp_path):
 
 
 def test_cvat_tracks(tmp_path):
+    """In whatever order the boxes of a track stand."""
     text = """<annotations><version>1.1</version><meta><task><size>6</size>
     <labels><label><name>dog</name></label></labels><original_size><width>100</width><height>80</height></original_size></task></meta>
     <track id="0" label="dog">
-      <box frame="0" xtl="0" ytl="0" xbr="10" ybr="10" outside="0" keyframe="1"/>
-      <box frame="2" xtl="20" ytl="10" xbr="40" ybr="30" outside="0" keyframe="1"/>
-      <box frame="3" xtl="20" ytl="10" xbr="40" ybr="30" outside="1" keyframe="1"/>
       <box frame="5" xtl="1" ytl="1" xbr="9" ybr="9" outside="0" keyframe="1"/>
+      <box frame="0" xtl="0" ytl="0" xbr="10" ybr="10" outside="0" keyframe="1"/>
+      <box frame="3" xtl="20" ytl="10" xbr="40" ybr="30" outside="1" keyframe="1"/>
+      <box frame="2" xtl="20" ytl="10" xbr="40" ybr="30" outside="0" keyframe="1"/>
     </track></annotations>"""
     put(tmp_path, {"annotations.xml": text}, [f"frame_{k:06d}.png" for k in range(6)])
     found = rows(open_dataset(tmp_path, strict=True))
@@ -304,7 +322,7 @@ def test_an_image_without_a_split_is_in_no_other(tmp_path, form):
 
 def test_ultralytics_ndjson(tmp_path):
     lines = [
-        {"type": "dataset", "task": "detect", "name": "x", "class_names": {"0": "dog", "1": "cat"}},
+        {"type": "dataset", "task": "detect", "name": "x", "class_names": {"1": "cat", "0": "dog"}},
         {"type": "image", "file": "a.jpg", "url": "https://example.org/a.jpg", "width": 100, "height": 80,
          "split": "train", "annotations": {"boxes": [[1, 0.25, 0.5, 0.3, 0.5]]}},
         {"type": "image", "file": "b.jpg", "width": 100, "height": 80, "split": "val",
@@ -313,6 +331,7 @@ def test_ultralytics_ndjson(tmp_path):
     ]  # fmt: skip
     put(tmp_path, {"x.ndjson": "\n".join(map(json.dumps, lines))}, ["a.jpg", "b.jpg", "c.jpg"])
     splits = open_splits(tmp_path, strict=True)
+    assert splits["train"].classes == Classes(("dog", "cat"), (0, 1))  # by their numbers
     assert rows(splits["train"]) == {"a.jpg": [("cat", 10, 20, 40, 60, False)]}
     assert rows(splits["val"]) == {"b.jpg": [("dog", 10, 8, 50, 72, False)], "c.jpg": []}
 
@@ -341,6 +360,14 @@ dataset_info:
     assert rows(dataset) == {"a.jpg": [(cat, 10, 20, 40, 60, False), (dog, 0, 0, 5, 5, False)]}
 
 
+def test_more_than_ten_numbered_names_stand_in_their_order(tmp_path):
+    names = {str(k): f"kind {k}" for k in (0, 10, 11, *range(1, 10))}
+    front = json.dumps({"dataset_info": {"features": [{"dtype": {"class_label": {"names": names}}}]}})
+    line = {"file_name": "a.jpg", "objects": {"bbox": [[10, 20, 30, 40]] * 2, "categories": [2, 10]}}
+    put(tmp_path, {"metadata.jsonl": json.dumps(line), "README.md": f"---\n{front}\n---\n"}, ["a.jpg"])
+    assert [row[0] for row in rows(open_dataset(tmp_path, strict=True))["a.jpg"]] == ["kind 2", "kind 10"]
+
+
 def test_open_images(tmp_path):
     head = (
         "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -363,6 +390,7 @@ def test_open_images(tmp_path):
         "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,100,80,dog,10,20,40,60\nb.jpg,100,80,,,,,\n",
         "image_path;x1;y1;x2;y2;label\nimg/a.jpg;10;20;40;60;dog\nimg/b.jpg;;;;;\n",
         "/home/me/img/a.jpg,10,20,40,60,dog\n/home/me/img/b.jpg,,,,,\n",
+        "file\tclass\tleft\ttop\tright\tbottom\nb.jpg\t\t\t\t\t\na.jpg\tdog\t10\t20\t40\t60\n",
     ],
 )
 def test_plain_csv(text, tmp_path):
@@ -460,6 +488,11 @@ def test_via_3(tmp_path):
     put(tmp_path, {"project.json": project}, ["a.jpg", "b.jpg"])
     found = {"a.jpg": [("dog", 10, 20, 40, 60, False), ("cat", 5, 1, 9, 8, False)], "b.jpg": []}
     assert rows(open_dataset(tmp_path, strict=True)) == found
+    project["metadata"]["1_x"]["z"] = [1.5]
+    put(tmp_path, {"project.json": project}, [])
+    dataset = open_dataset(tmp_path)
+    assert rows(dataset) == {"a.jpg": found["a.jpg"][1:], "b.jpg": []}
+    assert any("metadata 1_x is of a moment in a video" in str(note) for note in dataset.notes)
 
 
 def test_the_class_of_via_is_an_attribute(tmp_path):
@@ -501,6 +534,17 @@ def test_kitti(tmp_path):
     }
 
 
+def test_polygons_of_yolo_with_as_many_numbers_are_not_of_kitti(tmp_path):
+    """Seven corners and a class make fifteen numbers, as a row of KITTI of a class that is called by a number."""
+    polygon = "3 0.1 0.25 0.2 0.2 0.3 0.25 0.4 0.5 0.3 0.75 0.2 0.7 0.15 0.5\n"
+    kitti = "3 0.00 0 -1.57 10.00 20.00 40.00 60.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+    for name, text, box in (("yolo", polygon, (10, 16, 40, 60)), ("kitti", kitti, (10, 20, 40, 60))):
+        put(tmp_path / name, {"labels/a.txt": text}, ["images/a.png"])
+        dataset = open_dataset(tmp_path / name, strict=True)
+        assert dataset.format == name
+        assert [row[1:5] for row in rows(dataset)["a.png"]] == [box]
+
+
 def test_mot(tmp_path):
     text = "1,1,11,21,30,40,1,1,0.9\n1,2,1,1,5,5,0,8,1\n2,1,12,21,30,40,1,3,1\n"
     info = "[Sequence]\nname=MOT16-02\nimDir=img1\nseqLength=3\nimWidth=100\nimHeight=80\nimExt=.jpg\n"
@@ -511,6 +555,20 @@ def test_mot(tmp_path):
         "000002.jpg": [("car", 11, 20, 41, 60, False)],
         "000003.jpg": [],
     }
+
+
+def test_mot_rows_that_are_none_and_sequences_without_images(tmp_path):
+    """Frames count from 1; the size of frames that are not here stands in seqinfo.ini."""
+    for line in ("0,1,11,21,30,40,1,1,1", "-3,1,11,21,30,40,1,1,1", "x,1,11,21,30,40,1,1,1", "1,1,11,21,30"):
+        home = tmp_path / line
+        info = "[Sequence]\nimWidth=100\nimHeight=80\n"
+        good = "".join(f"2,{k},11,21,30,40,1,1,1\n" for k in range(1, 12))
+        put(home, {"a/gt/gt.txt": f"{good}\n{line}\n", "a/seqinfo.ini": info}, [])
+        dataset = open_dataset(home)
+        assert [(r.file_name, r.size, r.boxes.tolist()) for r in dataset.records] == [
+            ("a/img1/000002.jpg", (80, 100), [[10, 20, 40, 60]] * 11)
+        ]
+        assert any("line 13 is no frame with a box" in str(note) for note in dataset.notes)
 
 
 @pytest.mark.parametrize("images", ["{}/cam1/img1/{}", "frames/{}/cam1/img1/{}"])
