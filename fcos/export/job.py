@@ -9,12 +9,14 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 from torch import Tensor
 
 from ..data.classes import as_seen, match_classes
@@ -24,6 +26,7 @@ from ..data.records import evenly
 from ..data.splits import TAUGHT, default_split
 from ..errors import ConfigError, FcosError, ImageError, ModelError
 from ..network.model import FCOS
+from ..points import padded
 from ..system.files import check_kept, disk_reason, is_full
 from ..system.machine import Placement
 from ..system.progress import ticking
@@ -35,6 +38,7 @@ from .open import write_export
 from .registry import FORMATS, Format, format_of
 
 if TYPE_CHECKING:
+    from ..data.dataset import Dataset
     from ..inference.detector import Detector
 
 _FULL = os.strerror(errno.ENOSPC)
@@ -74,7 +78,7 @@ class Job:
 @dataclass(frozen=True, repr=False)
 class Result:
     """What was written and how it compares; `wrong` says why it was rejected. `report` is None for a format
-    that cannot run on this machine."""
+    that cannot run on this machine. `room`: what a fixed size does to images, empty where it does nothing."""
 
     file: Path
     bytes: int
@@ -83,6 +87,7 @@ class Result:
     format: str
     report: check.Report | None
     wrong: list[str]
+    room: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -96,6 +101,7 @@ class Result:
             "size": self.about.size,
             "nms": self.about.nms,
             "check": asdict(self.report) if self.report else None,
+            "room": self.room,
             "wrong": self.wrong,
         }
 
@@ -111,6 +117,8 @@ class Result:
             f"[{about.batch or 'any'}, 3, {size}], ends in {'detections' if about.nms else 'predictions'}, "
             f"written in {self.seconds:.0f} s"
         ]
+        if self.room:
+            lines.append(self.room)
         report = self.report
         if report is None:
             html = self.format == "html"
@@ -149,6 +157,8 @@ def _compared(report: check.Report, dtype: str) -> list[str]:
             f"AP {report.ap[0]:.4f} before, {report.ap[1]:.4f} after; "
             f"AP50 {report.ap50[0]:.4f} before, {report.ap50[1]:.4f} after"
         )
+        if report.sized is not None:
+            lines.append(f"the fixed size costs {100 * (report.ap50[0] - report.sized):.1f} points of AP50")
     return lines
 
 
@@ -188,7 +198,25 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
             target = out.with_name(file.name + (".rejected" if wrong else ""))
             _replace(file, target, merge=chosen.name == "triton")
     where = out.with_name(out.name + ".rejected") if wrong else out
-    return Result(where, size, seconds, about, chosen.name, report, wrong)
+    return Result(where, size, seconds, about, chosen.name, report, wrong, _room(reference, about, dataset))
+
+
+def _room(model: Detector, about: About, dataset: Dataset | None) -> str:
+    """What the fixed size of a file does to a usual image: one of the size that most of the data have, or of 4:3."""
+    if about.size is None:
+        return ""
+    sizes = Counter(record.size for record in dataset.records) if dataset is not None else Counter()
+    (height, width), _ = (sizes or Counter([(480, 640)])).most_common(1)[0]
+    image = np.zeros((height, width, 3), np.uint8)
+    own, here = model.prepare(image)[1], model.replace(size=about.size).prepare(image)[1]
+    given, taken, wanted = (f"{h}x{w}" for h, w in (about.size, here, own))
+    what = f"sizes as height x width: of {given}, an image of {height}x{width} takes {taken}"
+    if own != here:
+        keeps = "x".join(map(str, padded(own, about.config.data.divisor)))
+        return f"{what}, and the model sees it at {wanted} otherwise; --size {keeps} keeps that"
+    if 3 * here[0] * here[1] < about.size[0] * about.size[1]:
+        return f"{what}, the rest is empty; for more pixels of the image: data.size={min(about.size)}"
+    return ""
 
 
 def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:

@@ -53,8 +53,11 @@ def judge(
         return check.Report.nothing(), [f"it cannot be run: {reason}"]
     if dataset is not None:
         say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.place.runtime}")
-        before, after = (_judge(d, dataset) for d in (check.like(reference, exported), exported))
-        report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap))
+        before, after = (_judge(d, dataset) for d in (reference, exported))
+        sized = None
+        if exported.size is not None and check.falls(before.ap50, after.ap50):
+            sized = _judge(check.like(reference, exported), dataset).ap50
+        report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap), sized=sized)
     return report, check.verdict(report, network.about.dtype)
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tiny import NAMES, fcos, make_shapes, tiny_config
 from fcos.decode import decode
 from fcos.detections import Detections
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra, ModelError
-from fcos.export import check, graph
+from fcos.export import check, graph, judging
 from fcos.export.about import About
 from fcos.export.job import Job, Result, run
 from fcos.export.named import named
@@ -34,6 +35,7 @@ from fcos.inference.detector import Detector
 from fcos.inference.load import load
 from fcos.inference.proposals import proposer
 from fcos.network import weights
+from fcos.network.model import FCOS
 from fcos.points import make_points
 from fcos.system.machine import Placement
 from fcos.system.progress import ticking
@@ -372,6 +374,41 @@ def test_the_export_of_a_single_class_model_is_judged_on_one_class(tmp_path, cap
     )
     assert code == 0, err
     assert json.loads(text)["AP50"] == pytest.approx(after) == pytest.approx(before)
+
+
+def test_what_a_fixed_size_costs_is_told_and_no_fault_of_the_file(work, tmp_path, monkeypatch):
+    detector = load(work / "model.safetensors", device="cpu").in_torch()
+    small = 0.74
+
+    def judged(one, dataset):
+        ap50 = 0.84 if one.size is None else 0.7401 if isinstance(one.network, FCOS) else small
+        return SimpleNamespace(ap50=ap50, ap=ap50 - 0.2)
+
+    monkeypatch.setattr(judging, "_judge", judged)
+    result = detector.export(tmp_path / "m.torchscript", size="64x64", data=work / "shapes")
+    assert (result.report.ap50, result.report.sized) == ((0.84, 0.74), 0.7401)
+    assert "AP50 0.8400 before, 0.7400 after\nthe fixed size costs 10.0 points of AP50\n" in result.text()
+    small = 0.72
+    with pytest.raises(ModelError, match=r"AP50 falls by 2\.01 points"):
+        detector.export(tmp_path / "m.torchscript", size="64x64", data=work / "shapes")
+    small = 0.835
+    assert detector.export(tmp_path / "m.torchscript", size="64x64", data=work / "shapes").report.sized is None
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("64x64", "of 64x64, an image of 480x640 takes 48x64, and the model sees it at 64x85 otherwise; --size 64x96"),
+        ("64x96", ""),
+        ("512", "of 512x512, an image of 480x640 takes 64x85, the rest is empty; for more pixels of the image: "),
+    ],
+)
+def test_what_a_fixed_size_does_to_a_photograph(work, tmp_path, size, words):
+    detector = load(work / "model.safetensors", device="cpu")
+    result = detector.export(tmp_path / "m.torchscript", size=size)
+    assert words in result.room
+    assert bool(words) == bool(result.room)
+    assert result.room in result.text()
 
 
 def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
