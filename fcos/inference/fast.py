@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..data.records import evenly
 from ..errors import FcosError, MissingExtra
-from ..system.machine import Placement, python_program
+from ..system.machine import Placement, cache_folder, python_program
 from . import graphs
 from .detector import Detector
 from .graphs import Graph, Origin
@@ -99,9 +99,9 @@ def prepare(
 
 def background(origin: Origin, place: Placement | None, samples: Sequence[Path]) -> Running | None:
     """Have a process of low priority make what is missing, and wait for it; then the graph in fp32 where `place` says
-    how it is to run. None where there is no good graph, the interpreter ends before, or no Python is to be had."""
+    how it is to run. None where there is no good graph, the interpreter ends before, or none can be made."""
     python = python_program()
-    if python is None:
+    if python is None or not _can_keep():
         return None
     # -P: what lies in the current folder is no module, as for the command itself; a clone is found all the same
     command = [python, "-P", "-m", "fcos", "models", "prepare", str(origin.path.resolve()), "--background"]
@@ -124,6 +124,15 @@ def background(origin: Origin, place: Placement | None, samples: Sequence[Path])
     with suppress(FcosError):
         return opened(lambda: _open(graph, place, "fp32"))
     return None
+
+
+def _can_keep() -> bool:
+    """Whether a graph can be kept: else each program would start a process that finds out in seconds."""
+    folder = cache_folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK)
+    return False
 
 
 def _with_package() -> dict[str, str]:

@@ -78,7 +78,7 @@ def read(path: str | os.PathLike[str], limit: int, kind: type[FcosError] = FcosE
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether there is such a file."""
     url = url_of(path)
-    return bool(_trying(lambda: _files(url).isfile(url), f"look for {url}", FcosError, url))
+    return bool(_trying(lambda: _files_now(url).isfile(url), f"look for {url}", FcosError, url))
 
 
 def names(path: str | os.PathLike[str]) -> list[str]:
@@ -86,8 +86,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
     url = url_of(path)
 
     def once() -> list[str]:
-        files = _files(url)
-        files.invalidate_cache()
+        files = _files_now(url)
         try:
             return [str(name).rstrip("/").rpartition("/")[2] for name in files.ls(url, detail=False)]
         except FileNotFoundError:
@@ -215,7 +214,7 @@ def _listed(url: str, kind: type[FcosError]) -> dict[str, dict[str, Any]]:
     """The URL of every file below a folder, in order, without hidden ones, and what the list of the store says of
     it."""
     scheme = url.partition("://")[0]
-    listed = _trying(lambda: _files(url).find(url, detail=True), f"list {url}", kind, url)
+    listed = _trying(lambda: _files_now(url).find(url, detail=True), f"list {url}", kind, url)
     full = {name if "://" in name else f"{scheme}://{name}": about for name, about in sorted(listed.items())}
     hidden = {name for name in full if any(part.startswith(".") for part in name.removeprefix(url).split("/"))}
     return {name: about for name, about in full.items() if name not in hidden}
@@ -236,7 +235,7 @@ def _is_same(place: Path, about: dict[str, Any]) -> bool:
 
 def _fetched(url: str, place: Path, kind: type[FcosError]) -> Path:
     """The file at `place`, fetched unless it is there and the same."""
-    about = _trying(lambda: _files(url).info(url), f"read {url}", kind, url)
+    about = _trying(lambda: _files_now(url).info(url), f"read {url}", kind, url)
     if _is_same(place, about):
         return place
     with _keeping(url, kind):
@@ -294,6 +293,13 @@ def _files(url: str) -> Any:
         ) from None
     if scheme == "s3":
         files.retries = 1
+    return files
+
+
+def _files_now(url: str) -> Any:
+    """The same, without what it remembers of lists that it has seen."""
+    files = _files(url)
+    files.invalidate_cache()
     return files
 
 

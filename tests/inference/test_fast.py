@@ -606,6 +606,13 @@ def test_a_program_that_python_is_a_part_of_is_not_started_again(file, monkeypat
     assert browser.find_chromium() is None
 
 
+def test_no_process_is_started_where_nothing_can_be_kept(file, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FCOS_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(fast.subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    assert fast.background(Origin(file), Placement(threads=1), ()) is None
+
+
 @pytest.mark.parametrize("name", ["python3.12", "pythonw.exe", "Python", "pypy3", "graalpy"])
 def test_python_by_any_of_its_names_is_started(monkeypatch, name):
     monkeypatch.setattr(sys, "executable", f"/opt/bin/{name}")

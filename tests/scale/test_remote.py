@@ -7,6 +7,7 @@ import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -157,6 +158,26 @@ class Web(SimpleHTTPRequestHandler):
     def send_header(self, keyword, value):
         if not (self.silent and keyword == "Last-Modified"):
             super().send_header(keyword, value)
+
+
+def test_a_list_that_a_store_has_given_is_not_given_again(monkeypatch, tmp_path):
+    """fsspec's file systems remember lists, for as long as the process lives."""
+
+    class Remembering:
+        seen: ClassVar[dict[str, list[str]]] = {}
+
+        def find(self, path, detail=False, **_):
+            if path not in self.seen:
+                self.seen[path] = sorted(str(p) for p in tmp_path.iterdir())
+            return {f"hf://{p}": {"etag": Path(p).read_text(), "size": 1} for p in self.seen[path]}
+
+        def invalidate_cache(self, path=None):
+            self.seen.clear()
+
+    monkeypatch.setattr(remote, "_files", lambda url: Remembering())
+    for count in (1, 2):
+        (tmp_path / f"{count}.txt").write_text("a")
+        assert len(list(remote.below("hf://datasets/o/n"))) == count
 
 
 def test_what_is_found_behind_an_address_is_called_by_it(tmp_path, model, capsys):
