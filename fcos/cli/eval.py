@@ -76,8 +76,12 @@ def command(
             "--score",
             min=0,
             max=1,
-            help="Score threshold of the confusion matrix of --out. Default: that of the best F1.",
+            help="Count what is found, missed and wrong from this score on. Default: that of the best F1.",
         ),
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option("--iou", min=0.01, max=1, help="IoU from which a detection is right there. Default: 0.5."),
     ] = None,
     class_agnostic: Annotated[
         bool, typer.Option("--class-agnostic", help="Treat all classes as one (proposals).")
@@ -150,6 +154,8 @@ def command(
     fcos eval my_data --detections results.json
     fcos eval my_data --compare runs/one runs/two
     """
+    from ..evaluation.metrics import IOU
+    from ..evaluation.operating_point import Cut
     from ..evaluation.uncertainty import Draws
     from ..inference.composite import Looks, tile_of
     from ..inference.load import Placing
@@ -173,8 +179,9 @@ def command(
         comparison, seen_split = compare_two(compare, on, how, draws, class_agnostic)
         tell_comparison(comparison, compare, {"data": str(on.path), "split": seen_split}, out, as_json)
         return
-    wanted = Wanted(class_agnostic, voc_plus_one, draws if ci else None, precision)
-    tell(judge(asked, on, how, wanted), on, out, score, as_json)
+    cut, by_class = Cut(score, IOU if iou is None else iou), not (score is None and iou is None)
+    wanted = Wanted(class_agnostic, voc_plus_one, draws if ci else None, precision, cut, by_class)
+    tell(judge(asked, on, how, wanted), on, out, as_json)
 
 
 def what_to_judge(
@@ -217,9 +224,7 @@ def _check(context: typer.Context, asked: Asked, overrides: Sequence[str]) -> No
     if not given["ci"] and asked.compare is None:
         refuse(context, "a run without --ci and --compare", "resamples", "seed")
     if asked.compare is not None:
-        refuse(context, "--compare", "voc_plus_one", "score", "ci", "precision")
-    if given["out"] is None:
-        refuse(context, "a run without --out", "score")
+        refuse(context, "--compare", "voc_plus_one", "score", "iou", "ci", "precision")
     check_folder(given["out"])
     if given["class_agnostic"] and given["precision"] is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")

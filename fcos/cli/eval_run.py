@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..data.tree import DataSource
     from ..detections import Detections
     from ..evaluation.coco import Metrics
+    from ..evaluation.operating_point import Cut
     from ..evaluation.uncertainty import Comparison, Draws
     from ..inference.composite import Looks
     from ..inference.load import Placing
@@ -68,12 +69,15 @@ class How(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is counted, and what is told besides: intervals from these draws, and the scores that keep a precision."""
+    """What is counted, and what is told besides: intervals from these draws, the scores that keep a precision, and what
+    is found and wrong at `cut`, of each class too where `by_class`."""
 
     class_agnostic: bool
     voc_plus_one: bool
     intervals: Draws | None
     precision: float | None
+    cut: Cut
+    by_class: bool
 
 
 class Judged(NamedTuple):
@@ -85,7 +89,7 @@ class Judged(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What was judged, the numbers of it, the lines that stand below their table, and all as metrics.json has it."""
+    """What was judged, the numbers, the paragraphs below their table, and all as metrics.json has it."""
 
     judged: Judged
     metrics: Metrics
@@ -114,6 +118,7 @@ def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
     from dataclasses import replace
 
     from ..evaluation.coco import curves, evaluate
+    from ..evaluation.operating_point import count_at
     from ..evaluation.program import tell_cut
     from ..evaluation.uncertainty import intervals, method
 
@@ -125,16 +130,20 @@ def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
     seen, dataset, used = judged
     agnostic, more, result = wanted.class_agnostic, list[str](), dict[str, Any]()
     metrics = evaluate(seen, dataset, class_agnostic=agnostic, voc_plus_one=wanted.voc_plus_one)
+    point = count_at(seen, dataset, wanted.cut, class_agnostic=agnostic)
+    metrics = replace(metrics, at_score=point)
+    more += [str(point)] if wanted.by_class else []
     if wanted.intervals is not None:
         around = intervals(seen, dataset, wanted.intervals, class_agnostic=agnostic)
         metrics = replace(metrics, intervals=around)
-        more += [method(len(dataset), *wanted.intervals), *(f"{k:<4}  {v}" for k, v in around.items())]
+        rows = [f"{name:<4}  {interval}" for name, interval in around.items()]
+        more.append("\n".join([method(len(dataset), *wanted.intervals), *rows]))
     if wanted.precision is not None:
         from ..evaluation.calibration import score_option, threshold_table, thresholds
 
-        rows = thresholds(curves(seen, dataset), wanted.precision)
-        result["scores_for_precision"] = {"precision": wanted.precision, "scores": score_option(rows)}
-        more += [*([""] if more else []), threshold_table(rows, wanted.precision)]
+        scores = thresholds(curves(seen, dataset), wanted.precision)
+        result["scores_for_precision"] = {"precision": wanted.precision, "scores": score_option(scores)}
+        more.append(threshold_table(scores, wanted.precision))
     tta = how.context.params["tta"]
     result = {
         "data": str(on.path),
@@ -149,18 +158,17 @@ def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
     return Evaluation(judged, metrics, more, result)
 
 
-def tell(evaluation: Evaluation, on: On, out: Path | None, score: float | None, as_json: bool) -> None:
-    """Write the files to `out`, and print. score: the threshold of the confusion matrix; None: that of the best F1."""
+def tell(evaluation: Evaluation, on: On, out: Path | None, as_json: bool) -> None:
+    """Write the files to `out`, and print."""
     import json
 
     result = evaluation.result
-    files = [] if out is None else write_files(out, evaluation, score)
+    files = [] if out is None else write_files(out, evaluation)
     if as_json:
         typer.echo(json.dumps(result))
         return
     typer.echo(f"{result['model'] or result['detections_file']} on {on.words}\n")
-    more = evaluation.more
-    typer.echo("\n".join([evaluation.metrics.table(), *([""] if more else []), *more]))
+    typer.echo("\n\n".join([evaluation.metrics.table(), *evaluation.more]))
     if out is not None:
         typer.echo(f"\nwritten to {out}: {', '.join(sorted(file.name for file in files))}")
 
@@ -226,8 +234,8 @@ def tell_comparison(
         typer.echo(f"\nwritten to {out}: comparison.json")
 
 
-def write_files(folder: Path, evaluation: Evaluation, score: float | None) -> list[Path]:
-    """The files of an evaluation, all or none. score: the threshold of the confusion matrix."""
+def write_files(folder: Path, evaluation: Evaluation) -> list[Path]:
+    """The files of an evaluation, all or none."""
     import json
 
     from ..evaluation.coco import as_one_class
@@ -246,7 +254,7 @@ def write_files(folder: Path, evaluation: Evaluation, score: float | None) -> li
         files = [
             write_whole(folder / METRICS_FILE, json.dumps(result, indent=2) + "\n"),
             write_whole(folder / "detections.json", lambda p: write_results(p, seen, dataset)),
-            *draw_evaluation(folder, *drawn, score),
+            *draw_evaluation(folder, *drawn, evaluation.metrics.at_score),
         ]
         if "scores_for_precision" in result:
             text = json.dumps(result["scores_for_precision"]["scores"], indent=1) + "\n"

@@ -26,10 +26,8 @@ from .metrics import (
     Curves,
     Detected,
     Floats,
-    Ints,
     Truth,
     all_curves,
-    confusion,
     curves_by_class,
     match_coco,
     match_voc,
@@ -47,7 +45,6 @@ __all__ = [
     "ClassMetrics",
     "Metrics",
     "as_one_class",
-    "confusion_matrix",
     "curves",
     "evaluate",
     "flatten",
@@ -212,10 +209,3 @@ def curves(detections: Sequence[Detections], dataset: Dataset, *, ious: tuple[fl
     """Precision, recall and F1 by confidence, for each class and pooled, at each IoU of `ious`."""
     flat, truth = flatten(detections, dataset)
     return all_curves(flat, truth, overlaps(flat, truth, minimum=min(ious)), dataset.classes.names, ious)
-
-
-def confusion_matrix(detections: Sequence[Detections], dataset: Dataset, *, score: float) -> Ints:
-    """[C+1, C+1] counts, rows truth, columns prediction, the last is background; see `metrics.confusion`."""
-    flat, truth = flatten(detections, dataset)
-    pairs = overlaps(flat, truth, minimum=IOU)
-    return confusion(flat, truth, pairs, len(dataset.classes), score=score)

@@ -227,15 +227,24 @@ def precision_recall(scores: Floats, status: Ints, objects: int) -> Curve:
 
 def voc_ap(curve: Curve, *, points: int | None = None) -> float:
     """VOC's average precision: the area under the curve with falling precision (VOC 2010), or with
-    `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007; COCO has 101). nan without objects."""
+    `points=11` the mean at recall 0, 0.1, ..., 1 (VOC 2007). nan without objects."""
     if curve.objects == 0:
         return float("nan")
     if points is None:
         return float((curve.highest * np.diff(curve.recall, prepend=0.0)).sum())
-    levels = np.linspace(0, 1, points)
     # 3 of 10 objects reach recall 0.3, whatever the last bit of either number.
-    reached = np.searchsorted(curve.recall, levels - 1e-12)
-    return float(np.append(curve.highest, 0.0)[reached].mean())
+    return _mean_at(curve, np.linspace(0, 1, points) - 1e-12)
+
+
+def coco_ap(curve: Curve) -> float:
+    """COCO's average precision at the IoU of the curve: the mean over 101 recalls, compared to the last bit as
+    cocoapi does. nan without objects."""
+    return _mean_at(curve, np.linspace(0, 1, 101)) if curve.objects else float("nan")
+
+
+def _mean_at(curve: Curve, recalls: Floats) -> float:
+    """The mean of the highest precision at these recalls or above."""
+    return float(np.append(curve.highest, 0.0)[np.searchsorted(curve.recall, recalls)].mean())
 
 
 def confusion(detections: Detected, truth: Truth, pairs: Pairs, classes: int, *, score: float) -> Ints:

@@ -27,6 +27,8 @@ from ..system.terminal import plural, some
 from ..types import Classes
 from . import coco
 from .coco import Metrics
+from .metrics import IOU
+from .operating_point import Cut, count_at
 from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
@@ -54,6 +56,8 @@ class Options(Looking, total=False):
 
     ci: bool
     voc_plus_one: bool
+    score: float | None
+    iou: float
 
 
 class CompareOptions(Looking, total=False):
@@ -78,6 +82,9 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
         allow_missing: go on when the data has classes that the model does not know.
         class_agnostic: take all classes for one (proposals).
         voc_plus_one: VOC numbers by the devkit's pixels, x2 - x1 + 1 wide.
+        score: count what is found, missed and wrong (precision, recall, confusion) from this score on, 0..1:
+            `metrics.at_score`. Left out: from that of the best F1.
+        iou: from which IoU on a detection is right there, above 0, up to 1; 0.5.
 
     All detections count, whatever their score; the data is taken as the model sees it (`data.classes`,
     `data.single_class`).
@@ -93,6 +100,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     AP 0... [...]  AP50 1.000  AP75 1.000
     small -  medium -  large 0...
     4 images, 3 objects (and 1 ignored), ... detections
+    at score 0...: 3 of 3 objects found, recall 1.000; ... wrong detections, precision ... (IoU 0.5)
     <BLANKLINE>
     class   objects     AP   AP50
     person        2  0...  1.000
@@ -100,6 +108,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     """
     check_names(options, Options.__annotations__, "fcos.evaluate")
     check_count("batch", options.get("batch", 8))
+    cut = Cut(options.get("score"), options.get("iou", IOU)).check()
     _check_of_model([model], options)
     run = run_to_judge(model) if data is None and not is_results(model) else None
     dataset = _dataset([model], data, run, options.get("split"))
@@ -110,6 +119,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     metrics = coco.evaluate(
         detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
     )
+    metrics = replace(metrics, at_score=count_at(detections, dataset, cut, class_agnostic=agnostic))
     if options.get("ci", False):
         metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
     return metrics

@@ -13,6 +13,7 @@ from ..system.names import UNKNOWN, find_class
 from ..system.terminal import decimal, html_table, json_ready, plural, table
 
 if TYPE_CHECKING:
+    from .operating_point import OperatingPoint
     from .uncertainty import Interval
 
 _CLASSES = 10  # rows of the short table
@@ -46,7 +47,8 @@ class Metrics:
     other COCO numbers allow the largest of `max_detections`. `voc_ap50` is the mean of the all-point VOC
     AP, `voc_ap50_11` of the 11-point one. `threshold` is the score with the best F1 over all classes
     pooled, at IoU 0.5, and `f1` that F1. `intervals` are the 95 % intervals of AP, AP50 and AP75, where they were
-    asked for; `split` is what the images are of, empty where that is not known. Printed, it is a short table;
+    asked for; `split` is what the images are of, empty where that is not known; `at_score` counts what is found, missed
+    and wrong from one score on (`fcos.evaluate` has it). Printed, it is a short table;
     `table()` has all of it, and `metrics["dog"]` the numbers of one class.
     """
 
@@ -75,6 +77,7 @@ class Metrics:
     seconds: float
     intervals: Mapping[str, Interval] | None = None
     split: str = ""
+    at_score: OperatingPoint | None = None
 
     def __getitem__(self, name: str) -> ClassMetrics:
         """The numbers of one class, by its name; upper case, spaces, "-" and "_" do not matter. FcosError for a name
@@ -90,9 +93,7 @@ class Metrics:
 
     def __repr__(self) -> str:
         """A short table: the numbers that people compare, and the classes, the weakest first."""
-        lines = [f"{self._main()}", self._by_size(), self._counted()]
-        if hint := self.hint():
-            lines.append(hint)
+        lines = [self._main(), self._by_size(), self._counted(), *self._shown(), *filter(None, [self.hint()])]
         head, rows, left = self._weakest()
         lines += ["", table(head, rows)] if rows else []
         lines += [f"({plural(left, 'class')} with a higher AP: .classes, .table())"] if left else []
@@ -103,7 +104,7 @@ class Metrics:
         from html import escape
 
         head, rows, left = self._weakest()
-        text = [self._main(), self._by_size(), self._counted(), self.hint()]
+        text = [self._main(), self._by_size(), self._counted(), *self._shown(), self.hint()]
         text += [f"{plural(left, 'class')} with a higher AP: .classes"] if left else []
         lines = "<br>".join(escape(line) for line in text if line)
         return f"<p>{lines}</p>{html_table(head, rows) if rows else ''}"
@@ -145,6 +146,10 @@ class Metrics:
         images, objects, detections = (plural(n, what) for n, what in counts)
         judged = f" of {self.split}" if self.split not in ("", "all") else ""
         return f"{images}{judged}, {objects}{ignored}, {detections}"
+
+    def _shown(self) -> list[str]:
+        """The line of what is found and wrong from one score on, where that was counted."""
+        return [] if self.at_score is None else [self.at_score.line()]
 
     def _weakest(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
         """Head and rows of the classes with objects, the lowest AP first, and how many more there are."""
@@ -201,6 +206,7 @@ class Metrics:
             "class_agnostic": self.class_agnostic,
             "backend": self.backend,
             "seconds": round(self.seconds, 3),
+            **({"at_score": self.at_score.to_dict()} if self.at_score else {}),
             **({"intervals": {k: v.to_dict() for k, v in self.intervals.items()}} if self.intervals else {}),
         }
 
@@ -214,6 +220,7 @@ class Metrics:
         longest = max(map(len, names))
         lines = [f"{name:<{longest}}  {decimal(value, 4)}" for name, value in self.numbers().items()]
         lines.append(f"{'best F1':<{longest}}  {decimal(self.f1, 4)}  at score {decimal(self.threshold, 4)} (IoU 0.5)")
+        lines += self._shown()
         lines.append(f"{self._counted()}, {self.seconds:.2f} s with {self.backend}")
         lines += [self.hint()] if self.hint() else []
         columns = Columns(box=None, pad_edge=False, header_style="")

@@ -14,8 +14,9 @@ from ..data.records import Record, evenly
 from ..detections import Detections
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
-from ..evaluation.coco import confusion_matrix, curves, flatten
+from ..evaluation.coco import curves, flatten
 from ..evaluation.metrics import IOU, Ints, match_image, matches_coco, overlaps
+from ..evaluation.operating_point import Cut, OperatingPoint, count_at
 from ..system.files import write_whole
 from . import plots
 from .draw import GREY, Marks, caption, draw_cell, sheet
@@ -113,22 +114,19 @@ def mistakes(detections: Sequence[Detections], dataset: Dataset, score: float) -
 
 
 def draw_evaluation(
-    folder: Path, detections: Sequence[Detections], dataset: Dataset, score: float | None = None
+    folder: Path, detections: Sequence[Detections], dataset: Dataset, point: OperatingPoint | None = None
 ) -> list[Path]:
     """pr.png, f1.png, confusion.png and reliability.png of detections[i] on dataset.records[i].
 
-    The confusion matrix counts detections from `score` on; left out: the score with the best F1.
+    point: where the confusion matrix is counted; left out: at the score of the best F1 and IoU 0.5.
     """
     lines = curves(detections, dataset)
-    if score is None:
-        score = next(iter(lines.pooled.values())).best()[0]
-        score = score if score == score else 0.5  # nothing was found: any threshold shows that
-    matrix = confusion_matrix(detections, dataset, score=score)
-    names = dataset.classes.names
+    point = point or count_at(detections, dataset)
+    cut, names = Cut(point.score, point.iou), dataset.classes.names
     return [
         write_whole(folder / "pr.png", lambda p: plots.pr_curve(lines, p)),
         write_whole(folder / "f1.png", lambda p: plots.f1_curve(lines, p)),
-        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(matrix, names, p, score=score)),
+        write_whole(folder / "confusion.png", lambda p: plots.confusion_matrix(point.confusion, names, p, cut)),
         write_whole(folder / "reliability.png", lambda p: reliability_plot(calibration(detections, dataset), p)),
     ]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.metrics import IOU, Curve, Curves, Floats, Ints, voc_ap
+from ..evaluation.metrics import Curve, Curves, Floats, Ints, coco_ap
+from ..evaluation.operating_point import Cut
 from .axes import INK, LINES, MUTED, POOLED, class_name, heading, names_width, new_figure
 from .draw import label_color
 from .fonts import families
@@ -32,17 +33,17 @@ def pr_curve(curves: Curves, path: str | Path) -> None:
     """Precision over recall: all detections pooled at each IoU, each class at the first IoU. The AP are COCO's."""
     ious = list(curves.pooled)
     figure, axes = _sheet("Precision and recall", "recall", "precision")
-    lines = [(_ap(curve), curve) for curve in curves.classes[ious[0]]]
+    lines = [(coco_ap(curve), curve) for curve in curves.classes[ious[0]]]
     _class_lines(axes, curves.names, lines, lambda curve: _steps(curve), f"AP at IoU {ious[0]:g}")
     known = [curve for value, curve in lines if np.isfinite(value)]
     if len(known) > 1:
         grid = np.linspace(0, 1, 1001)
         mean = np.mean([_precision_at(curve, grid) for curve in known], axis=0)
-        label = f"mean of classes   {_text(float(np.mean([_ap(curve) for curve in known])))}"
+        label = f"mean of classes   {_text(float(np.mean([coco_ap(curve) for curve in known])))}"
         axes.plot(grid, mean, color=POOLED[0], linewidth=1.8, linestyle=DASHED, label=label, zorder=5)
     for color, iou in zip(POOLED, ious, strict=False):
         curve = curves.pooled[iou]
-        label = f"all, IoU {iou:g}   {_text(_ap(curve))}"
+        label = f"all, IoU {iou:g}   {_text(coco_ap(curve))}"
         axes.plot(*_steps(curve), color=color, linewidth=2.4, label=label, zorder=5)
     curve = curves.pooled[ious[0]]
     threshold, _ = curve.best()
@@ -52,11 +53,6 @@ def pr_curve(curves: Curves, path: str | Path) -> None:
         spot = [curve.recall[last]], [curve.precision[last]]
         axes.plot(*spot, "o", color=POOLED[0], markersize=7, label=label, zorder=6)
     _finish(figure, axes, path)
-
-
-def _ap(curve: Curve) -> float:
-    """COCO's AP at the IoU of a curve, the mean over 101 recalls: the number that the tables have."""
-    return voc_ap(curve, points=101)
 
 
 def f1_curve(curves: Curves, path: str | Path) -> None:
@@ -84,8 +80,8 @@ def f1_curve(curves: Curves, path: str | Path) -> None:
     _finish(figure, axes, path)
 
 
-def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, score: float | None = None) -> None:
-    """Counts [C+1, C+1] of `metrics.confusion`: rows truth, columns prediction. Blue is right, orange wrong,
+def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, cut: Cut = Cut()) -> None:
+    """Counts [C+1, C+1] of `metrics.confusion` at `cut`: rows truth, columns prediction. Blue is right, orange wrong,
     the darker the larger the share of the row. Of more than `MOST_CELLS` classes those with most mistakes."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     of = ""
@@ -137,8 +133,8 @@ def confusion_matrix(matrix: Ints, names: Sequence[str], path: str | Path, *, sc
                 axes.text(column, row, f"{count}", ha="center", va="center", fontsize=9, color=color)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    at = f"score ≥ {score:.3f}, " if score is not None else ""
-    heading(figure, f"What was taken for what\n{of}{at}IoU ≥ {IOU:g}; darker: larger share of the row")
+    at = f"score ≥ {cut.score:.3f}, " if cut.score is not None else ""
+    heading(figure, f"What was taken for what\n{of}{at}IoU ≥ {cut.iou:g}; darker: larger share of the row")
     figure.savefig(path)
 
 

@@ -48,7 +48,7 @@ from fcos.zoo.models import known_models
         (["eval", "--mot", "a", "b", "--out", "D", "--ci"], ["--mot takes no --out and no --ci; leave them out"]),
         (["eval", "--ci", "--mot", "a", "b", "--out", "D"], ["--mot takes no --ci and no --out; leave them out"]),
         (["eval", "D", "--compare", "a.json", "b.json", "--ci"], ["--compare takes no --ci; leave it out"]),
-        (["eval", "D", "--model", "m", "--score", "0.3"], ["a run without --out takes no --score; leave it out"]),
+        (["eval", "D", "--compare", "a.json", "b.json", "--iou", "0.3"], ["--compare takes no --iou; leave it out"]),
         (["labels", "check", "D", "--limit", "5"], ["a check without --out takes no --limit; leave it out"]),
         (["explain", "--data", "E", "--image", "a.jpg", "--limit", "5"], ["--image takes no --limit; leave it out"]),
         (["eval", "D", "--detections", "a.json", "--tta", "flip"], ["a file of detections takes no --tta"]),

@@ -16,8 +16,9 @@ from fcos.config import Config
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError, FcosError, ImageError
-from fcos.evaluation.coco import confusion_matrix, curves, evaluate, flatten
+from fcos.evaluation.coco import curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
+from fcos.evaluation.operating_point import Cut, count_at
 from fcos.evaluation.results import read_results, write_results
 from fcos.evaluation.uncertainty import intervals
 from fcos.inference.dataset import Progress, predict_dataset
@@ -371,7 +372,7 @@ def test_confusion_matrix_by_hand():
     second = found([[0, 0, 5, 5]], [0.7], [1])
     # a is found as a although b overlaps it more and with a higher score; b is taken for a; the second a only has a
     # detection below the threshold; the other b detections lie on nothing that is left.
-    assert confusion_matrix([first, second], data, score=0.5).tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
+    assert count_at([first, second], data, Cut(0.5)).confusion.tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]
 
 
 # --------------------------------------------------------------------------- files and detectors
@@ -501,7 +502,7 @@ def test_plots_are_drawn(tmp_path, classes, some):
     lines = curves(results, data)
     plots.pr_curve(lines, tmp_path / "pr.png")
     plots.f1_curve(lines, tmp_path / "f1.png")
-    plots.confusion_matrix(confusion_matrix(results, data, score=0.5), names, tmp_path / "confusion.png", score=0.5)
+    plots.confusion_matrix(count_at(results, data, Cut(0.5)).confusion, names, tmp_path / "confusion.png", Cut(0.5))
     for name in ("pr", "f1", "confusion"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 400
@@ -592,7 +593,7 @@ def test_long_names_leave_the_title_of_a_confusion_matrix_whole(tmp_path, monkey
     made = []
     monkeypatch.setattr(plots, "new_figure", lambda *size: made.append(new_figure(*size)) or made[-1])
     names = ["traffic_light_red", "traffic_light_green", "speed_limit_sign_50"]
-    plots.confusion_matrix(np.eye(4, dtype=np.int64), names, tmp_path / "m.png", score=0.513)
+    plots.confusion_matrix(np.eye(4, dtype=np.int64), names, tmp_path / "m.png", Cut(0.513))
     title, plot = made[0]._suptitle.get_window_extent(), made[0].axes[0].get_window_extent()
     assert title.x0 >= 0
     assert title.x1 <= made[0].bbox.x1

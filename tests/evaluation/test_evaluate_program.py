@@ -66,9 +66,9 @@ def test_plots_without_classes_are_of_the_numbers_without_classes(work, capsys, 
     words = ("eval", work / "shapes", "--model", work / "model.safetensors", "--class-agnostic", "--out", tmp_path)
     code, out, err = fcos(capsys, *words, "--json")
     assert code == 0, err
-    ((matrix, names, *_), options) = drawn[0]
+    ((matrix, names, _, cut), _) = drawn[0]
     assert (names, matrix.shape) == (("object",), (2, 2))
-    assert options["score"] == json.loads(out)["best_F1_score"]
+    assert cut.score == json.loads(out)["best_F1_score"] == json.loads(out)["at_score"]["score"]
     rows = json.loads((tmp_path / "detections.json").read_text())
     assert {row["category_id"] for row in rows} == set(open_dataset(work / "shapes", "test").classes.ids)
 
