@@ -9,12 +9,13 @@ from statistics import median
 
 import torch
 
-from ..config import Config
+from ..changes import load_yaml
+from ..config import Config, from_dict
 from ..data.dataset import Dataset
 from ..data.tiles import tiled
 from ..errors import ConfigError
 from ..system.environment import CONFIG_FILE, HASHES, RUN_FILE, check_same, data_hashes, hashes_in
-from ..system.readers import read_json, read_text
+from ..system.readers import read_json
 from ..system.stop import Stopped
 from ..training.data import NamedData, choose
 from ..training.given_settings import with_learned_sizes
@@ -44,7 +45,8 @@ def trained(
     config = with_learned_sizes(config, data["train"])  # as training keeps it
     settings = folder / CONFIG_FILE
     if settings.exists():
-        check_same(folder, "a run", {"settings": read_text(settings)}, {"settings": config.dump()})
+        before = from_dict(load_yaml(settings), str(settings))  # of an earlier version the file lacks new settings
+        check_same(folder, "a run", {"settings": before.dump()}, {"settings": config.dump()})
     seen = choose(NamedData({k: v for k, v in data.items() if k in ("train", "val")}, holdout=0), config).data
     finished, begun = RunFolder(folder, write=False).finished(), bool(checkpoints(folder))
     if finished or begun:

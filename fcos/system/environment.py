@@ -92,7 +92,8 @@ def check_same(place: Path, what: str, stored: object, asked: Mapping[str, Any])
     """ConfigError where `place`, which holds `what` ("a run"), was not begun with what is `asked` for now: what is
     `stored` there differs in one of its keys, of which `HASHES` is that of the data."""
     known: Mapping[str, Any] = stored if isinstance(stored, dict) else {}
-    key = next((key for key, value in asked.items() if known.get(key) != value), None)
+    compared = (key for key in asked if key != HASHES or key in known)  # version 1.0.0 kept no hash
+    key = next((key for key in compared if known.get(key) != asked[key]), None)
     if key is None:
         return
     was, now = known.get(key), asked[key]

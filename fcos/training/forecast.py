@@ -182,7 +182,11 @@ def _asked(data: Mapping[str, Dataset], minutes: float, options: Mapping[str, An
 
 def _stored(out: Path) -> object:
     file = out / _ASKED
-    return read_json(file, TEXT_LIMIT) if file.is_file() else None
+    stored = read_json(file, TEXT_LIMIT) if file.is_file() else None
+    if isinstance(stored, dict) and HASHES not in stored and isinstance(stored.get("data"), dict):
+        stored = {"config": None, "init": None, "dialect": None, **stored}  # as version 1.0.0 has it
+        stored[HASHES] = stored.pop("data")
+    return stored
 
 
 def _check_same(out: Path, asked: dict[str, Any]) -> None:

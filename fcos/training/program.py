@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from ..changes import SYNONYMS, load_yaml
 from ..config import Config, describe, from_dict
 from ..data.dataset import Dataset
-from ..data.loading.loader import one_line_for_lost_loaders
+from ..data.loading.loader import end_if_begun_again, one_line_for_lost_loaders
 from ..data.runs import check_there, stored_data, stored_sources
 from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError, check_names
@@ -145,6 +145,7 @@ def train(
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.
     """
     began = time.monotonic()
+    end_if_begun_again()
     for name, given, kinds, right in (
         ("model", model, Config | str | None, "the name of a preset, or a Config"),
         ("init", init, os.PathLike | str | None, "the name of a model, or its run folder or file"),

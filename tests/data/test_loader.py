@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import make_shapes
 
 from fcos.config import Config
 from fcos.data.dataset import Dataset
@@ -399,3 +402,22 @@ def test_count_of_workers():
     assert 0 <= count_workers(-1, 1) <= 4
     with pytest.warns(UserWarning, match="/dev/shm is too small"):
         assert count_workers(2, 1 << 50) == 0
+
+
+def test_a_script_that_its_own_loader_runs_again_is_told_why(tmp_path):
+    """Where processes are not forked, as on Windows and macOS."""
+    make_shapes(tmp_path / "data", {"train": 4})
+    (tmp_path / "script.py").write_text(
+        "import multiprocessing, fcos\n"
+        "multiprocessing.set_start_method('spawn', force=True)\n"
+        "settings = {'data.size': 64, 'data.train_sizes': [64], 'train.iterations': 2, 'train.batch': 2, "
+        "'data.workers': 1, 'train.plots': False, 'model.backbone': 'plain'}\n"
+        "fcos.train('data', out='run', init='none', device='cpu', holdout=0, settings=settings)\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "fcos.errors.FcosError: a process that loads images runs your script"
+    )
+    assert '`if __name__ == "__main__":`' in done.stderr
+    assert "holds a run already" not in done.stderr

@@ -237,7 +237,8 @@ def test_the_same_command_goes_on(made, undrawn, tmp_path):
 
 def test_trials_on_corrected_labels_are_another_search(monkeypatch, undrawn, tmp_path):
     def begin(search):
-        return {**ABOUT, "asked": tuning._asked(search), "sha256": tuning._hashes(search)}
+        hashes = {} if search.trials == 7 else {"sha256": tuning._hashes(search)}
+        return {**ABOUT, "asked": tuning._asked(search), **hashes}
 
     monkeypatch.setattr(tuning, "begin", begin)
     data = make_shapes(tmp_path / "data", {"train": 4, "val": 2, "test": 2})
@@ -249,6 +250,10 @@ def test_trials_on_corrected_labels_are_another_search(monkeypatch, undrawn, tmp
     with pytest.raises(ConfigError, match=r"a search of other data: images or labels of val changed; give another"):
         tune(replace(asked, trials=2), tmp_path / "t", str, learner(near, seen))
     assert not seen
+    old = replace(asked, trials=7)  # as of 1.0.0, which kept no hash
+    for trials in (7, 8):
+        tune(replace(old, trials=trials), tmp_path / "old", str, learner(near, seen))
+    assert len(seen) == 8
 
 
 def test_a_trial_that_is_worse_at_the_same_time_is_given_up(made, undrawn, tmp_path, monkeypatch):

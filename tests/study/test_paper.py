@@ -222,6 +222,10 @@ def test_the_ablation_trains_every_step(tmp_path):
     for file in stopped.iterdir():
         if file.name != "config.yaml":
             file.unlink()
+    settings = stopped / "config.yaml"
+    text = settings.read_text()
+    settings.write_text(text.replace("  linear_probe: 0\n", ""))  # an earlier version did not know it
+    assert settings.read_text() != text
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/report.html")}
     again = ablation_study(data, tiny_config(), tmp_path / "out", seeds=(0, 1), device="cpu")
     assert {p: p.stat().st_mtime_ns for p in before} == before

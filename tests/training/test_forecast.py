@@ -96,6 +96,16 @@ def test_the_same_again_goes_on_where_it_stopped_and_does_nothing_twice(shapes, 
     assert [name for name, _ in first.begun[:-1] + second.begun] == [name for name, _ in fresh.begun]
     assert ask(third).to_dict() == whole.to_dict()
     assert not third.begun
+    file = tmp_path / "out" / "asked.json"
+    asked = json.loads(file.read_text())
+    kept = {key: asked[key] for key in ("minutes", "model", "settings")}
+    file.write_text(json.dumps({**kept, "data": asked["sha256"]}))  # as 1.0.0 wrote it
+    assert ask(third).to_dict() == whole.to_dict()
+    assert not third.begun
+    file.write_text(json.dumps({**kept, "data": {"train": "other"}}))
+    with pytest.raises(ConfigError, match="of other data"):
+        ask(third)
+    file.write_text(json.dumps(asked))
     with pytest.raises(ConfigError, match=r"^minutes=2: its runs share them.* give 6\.5 or more$"):
         ask(Runs(), tmp_path / "short", minutes=2.0)
     with pytest.raises(ConfigError, match=r"holds a forecast with other minutes \(10.0, not 20.0\)"):

@@ -3,8 +3,10 @@ is a pure function of (seed, step), and of where a shortened run ends its mosaic
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -309,6 +311,19 @@ def eval_batches(dataset: Dataset, config: Config, batch: int = 1, *, rank: int 
     return Loader(_Groups(dataset, config, groups), range(rank, len(groups), world), config.data.workers, item_bytes)
 
 
+GUARD = (
+    "a process that loads images runs your script again, from its beginning: call fcos.train below "
+    '`if __name__ == "__main__":`, or with data.workers=0 (if the script is so already, memory ran out: give more)'
+)
+
+
+def end_if_begun_again() -> None:
+    """End this process where it was begun to load images, and runs the script of its user again meanwhile, as it does
+    where processes are not forked. Whoever waits for it tells why."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)
+
+
 @contextmanager
 def one_line_for_lost_loaders(advice: str = "") -> Iterator[None]:
     """Inside, the end of a loader process that something killed is FcosError. torch raises it wherever the program is,
@@ -318,6 +333,8 @@ def one_line_for_lost_loaders(advice: str = "") -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
+        if "exited unexpectedly" in str(error) and multiprocessing.get_start_method() != "fork":
+            raise FcosError(GUARD) from error
         raise FcosError(
             "a process that loads images was killed, mostly because memory ran out; use less with data.workers=0 or a "
             "smaller data.size, or give more (of shared memory: docker run --shm-size=2g)" + (advice and f"; {advice}")
