@@ -11,7 +11,7 @@ from typing import Any
 from .errors import ConfigError, nearest
 from .system.core_yaml import parse_yaml, read_yaml
 
-SYNONYMS = {  # what other programs call them
+SYNONYMS = {  # what other programs call them; "" for what is no setting here, and like none
     "learning_rate": "train.lr",
     "batch_size": "train.batch",
     "num_epochs": "train.epochs",
@@ -20,6 +20,17 @@ SYNONYMS = {  # what other programs call them
     "num_workers": "data.workers",
     "amp": "train.precision",
     "iou": "decode.nms_iou",
+    "resolution": "data.size",
+    "multi_scale": "data.train_sizes",
+    "scale": "data.crop_scale",
+    **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v"), "data.color"),
+    "max_det": "decode.max_detections",
+    "class_weights": "train.balance",
+    "cos_lr": "train.schedule",
+    "warmup_epochs": "train.warmup",
+    "early_stopping_patience": "train.patience",
+    "grad_accum_steps": "train.accumulate",
+    **dict.fromkeys(("num_classes", "nc", "channels", "grayscale", "rotation", "degrees", "fraction", "resume"), ""),
 }
 
 
@@ -131,12 +142,13 @@ def _sizes(before: Mapping[str, Any], size: object) -> dict[str, Any]:
 
 
 def nearest_setting(key: str, known: Sequence[str]) -> str | None:
-    """The one of `known` that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr"."""
+    """The one of `known` that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr".
+    None where there is none."""
     tail = key.rpartition(".")[2]
     meant = nearest(tail, SYNONYMS, cutoff=0.75)
     by_tail = {k.rpartition(".")[2]: k for k in known}
     close = nearest(tail, by_tail)
-    if meant:
-        return SYNONYMS[meant[0]]
+    if meant and not ("." in key and tail in by_tail):  # model.scale is meant by modell.scale
+        return SYNONYMS[meant[0]] or None
     same_section = nearest(key, known, cutoff=0.8)
     return same_section[0] if same_section else by_tail[close[0]] if close else None

@@ -99,7 +99,7 @@ ALONE = ""
 # or ALONE: what the verb acts on, without any.
 PEERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("conf", "confidence", "threshold", "conf-thres", "score-thr"), ("--score", "decode.shown")),
-    **dict.fromkeys(("name", "project", "output-dir", "save-dir", "show"), ("--out",)),
+    **dict.fromkeys(("name", "project", "output-dir", "save-dir", "work-dir", "show", "visualize"), ("--out",)),
     **dict.fromkeys(("iou", "iou-thres"), ("decode.nms_iou",)),
     **dict.fromkeys(("source", "data"), (ALONE,)),
     "weights": ("--init", "--model"),
@@ -107,8 +107,25 @@ PEERS: dict[str, tuple[str, ...]] = {
     "max-det": ("decode.max_detections",),
     "time": ("--minutes",),
     "save-txt": ("--yolo",),
-    "num-gpus": ("--devices",),
+    **dict.fromkeys(("num-gpus", "gpus"), ("--devices",)),
+    "device": ("--device",),
+    "half": ("--dtype",),
+    "augment": ("--tta",),
+    "filter": ("--classes",),
+    "agnostic-nms": ("decode.nms",),
+    "vid-stride": ("--every",),
+    "resume": ("--resume",),
 }
+_OTHER_VALUES = (
+    "show",
+    "visualize",
+    "save_txt",
+    "time",
+    "half",
+    "augment",
+    "agnostic_nms",
+    "resume",
+)  # yes or no, hours
 
 
 def data_words(help: str = "Data set; then settings.") -> Any:
@@ -171,7 +188,7 @@ def _written(meant: str, key: str, value: str) -> str:
     """How to write what somebody wrote as KEY=VALUE."""
     if meant == ALONE:
         return f"name {value} alone"
-    if key in ("show", "save_txt", "save-txt", "time"):  # other values there: yes or no, and hours
+    if key.replace("-", "_") in _OTHER_VALUES:
         return f"see {meant}"
     return f"write {meant}{' ' if meant.startswith('--') else '='}{value}"
 

@@ -66,7 +66,7 @@ def _told_of_names(function: Callable[P, T]) -> Callable[P, T]:
     def checked(*args: P.args, **options: P.kwargs) -> T:
         for name in (name for name in options if name not in known):
             keys = {key.rpartition(".")[2]: key for key, _, _ in describe(Config()) if "." in key} | SYNONYMS
-            if name in keys:
+            if keys.get(name):
                 given = f"settings={{{keys[name]!r}: {options[name]!r}}}"
                 raise ConfigError(f"fcos.train has no option {name!r}; it is a setting: {given}")
         check_names(options, known, "fcos.train")

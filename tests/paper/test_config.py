@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from fcos.changes import SYNONYMS, nearest_setting
 from fcos.config import Config, DataConfig, describe, from_dict
 from fcos.errors import ConfigError
 from fcos.presets import DIALECTS, PRESETS, preset, resolve, with_dialect
@@ -173,3 +174,24 @@ def test_a_number_alone_is_a_list_of_one():
 def test_a_range_without_a_limit_as_others_write_it():
     """1e8 is the INF of AdelaiDet and mmdetection."""
     assert preset("fcos-lite0").override("assign.ranges=64,128,256,1e8").assign.ranges[-1] == 1e8
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("class_weights", "train.balance"),
+        ("resolution", "data.size"),
+        ("max_det", "decode.max_detections"),
+        ("cos_lr", "train.schedule"),
+        ("scale", "data.crop_scale"),
+        ("modell.scale", "model.scale"),
+        ("warmup_epochs", "train.warmup"),
+        ("early_stopping_patience", "train.patience"),
+        ("hsv_h", "data.color"),
+        *((name, "") for name in ("num_classes", "nc", "rotation", "resume", "data.channels", "data.grayscale")),
+    ],
+)
+def test_names_of_other_programs_lead_to_those_here(theirs, ours):
+    known = [key for key, _, _ in describe(Config())]
+    assert set(SYNONYMS.values()) - {""} <= set(known)
+    assert (nearest_setting(theirs, known) or "") == ours
