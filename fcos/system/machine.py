@@ -151,7 +151,6 @@ def pick_device(name: str = "auto") -> torch.device:
     import torch
 
     name = str(name)
-    name = "cuda" if name == "gpu" else f"cuda:{name}" if name.isdecimal() else name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -159,7 +158,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         if "," in name:
             raise RuntimeError(f"it names several; fcos train takes their number, --devices {name.count(',') + 1}")
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "gpu" else f"cuda:{name}" if name.isdecimal() else name)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise RuntimeError(f"{torch.cuda.device_count()} CUDA devices are visible")
         if device.type not in ("cpu", "cuda") and not torch.get_device_module(device).is_available():

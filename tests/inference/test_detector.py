@@ -136,7 +136,7 @@ def test_a_gpu_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, meant in (("0", "cuda:0"), (1, "cuda:1"), ("gpu", "cuda")):
         assert str(pick_device(name)) == meant
-    with pytest.raises(DeviceError, match=r"'cuda:2' cannot be used: 2 CUDA devices are visible"):
+    with pytest.raises(DeviceError, match=r"'2' cannot be used: 2 CUDA devices are visible"):
         pick_device("2")
     with pytest.raises(DeviceError, match="fcos train takes their number, --devices 2"):
         pick_device("0,1")
