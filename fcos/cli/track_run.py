@@ -83,7 +83,7 @@ def write(
 
 def tell(outcome: VideoOutcome, files: VideoFiles, counters: Counters, as_json: bool) -> None:
     """Print how many objects were seen and counted, and what was written."""
-    objects, frames_read = plural(len(outcome.objects), "object"), plural(outcome.frames, "frame")
+    objects, frames_read = plural(outcome.followed, "object"), plural(outcome.frames, "frame")
     classes_seen = f" ({outcome.classes()})" if outcome.objects else ""
     drawn = None if outcome.undrawn else files.drawn
     written = [p for p in (drawn, files.lines, files.mot, files.counts) if p is not None]

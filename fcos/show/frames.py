@@ -22,7 +22,7 @@ from ..inference.video import Frame, VideoInfo, frame_line
 from ..inference.video_writing import WritingError, write_video
 from ..system.files import whole, whole_set, write_whole
 from ..system.stderr import say
-from ..tracking.counting import Line, Zone, foot
+from ..tracking.counting import Line, Zone, foot, keep
 from .draw import PALETTE, Marks, draw_boxes
 
 Pixels = NDArray[np.uint8]
@@ -117,18 +117,26 @@ class VideoFiles:
 
 @dataclass
 class VideoOutcome:
-    """Frames that were read and detected in, detections, and the objects that were followed, class by number. undrawn:
-    why there is no drawn video, where there should be one."""
+    """Frames that were read and detected in, detections, and the objects that were followed: those seen last, class by
+    number, and how many `earlier` of each class. undrawn: why there is no drawn video, where there should be one."""
 
     frames: int = 0
     detected: int = 0
     detections: int = 0
     objects: dict[int, str] = field(default_factory=dict)
+    earlier: Counter[str] = field(default_factory=Counter)
     undrawn: str = ""
+
+    @property
+    def followed(self) -> int:
+        """How many objects were followed."""
+        return self.earlier.total() + len(self.objects)
 
     def classes(self) -> str:
         """How many objects of each class were followed: "2 dog, 1 sheep"."""
-        return ", ".join(f"{count} {name}" for name, count in Counter(self.objects.values()).most_common())
+        return ", ".join(
+            f"{count} {name}" for name, count in (self.earlier + Counter(self.objects.values())).most_common()
+        )
 
 
 def write_frames(
@@ -190,7 +198,10 @@ def _count(frame: Frame, painter: Painter, outcome: VideoOutcome) -> None:
         known = seen[seen.track_ids >= 0]
         numbers = known.track_ids.tolist() if known.track_ids is not None else []
         names = [known.name(i) for i in range(len(known))]
-        outcome.objects.update(zip(numbers, names, strict=True))
+        for number, name in zip(numbers, names, strict=True):
+            gone = keep(outcome.objects, number, name)
+            if gone is not None:
+                outcome.earlier[gone[1]] += 1
         counters: list[Line | Zone] = [*painter.lines, *painter.zones]
         for counter in counters:
             counter.update(numbers, names, known.boxes.double().numpy())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ from ..errors import ConfigError
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
+V = TypeVar("V")
 MARGIN = 0.05  # of a box's height
+KEPT = 10_000  # objects seen last that are remembered: a camera that runs for months sees millions
 
 
 def foot(box: Floats) -> Point:
@@ -52,7 +55,7 @@ class Line:
                 if _meet(before, now, self.start, self.end):
                     (self.entered if beyond > 0 else self.left)[name] += 1
             if beyond != 0:  # on the line it is on no side
-                self._last[number] = now
+                keep(self._last, number, now)
 
     def _beyond(self, point: Point) -> float:
         """Pixels to the right of the line as the image shows it (y grows downward), negative to the left."""
@@ -69,7 +72,8 @@ class Zone:
     entered: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     _inside: dict[int, str] = field(default_factory=dict)
-    _known: set[int] = field(default_factory=set)
+    _known: dict[int, None] = field(default_factory=dict)
+    _stayed: int = 0  # inside when they were seen last, and forgotten
 
     def update(self, ids: Sequence[int], names: Sequence[str], boxes: Floats) -> None:
         """Count who came and went since the frame before. Who is out of sight is where he was."""
@@ -79,7 +83,9 @@ class Zone:
             changed = number in self._known and inside != (number in self._inside)
             if changed and _to_edge(point, self.corners) < self.margin * _height(box):  # not over the edge yet
                 continue
-            self._known.add(number)
+            gone = keep(self._known, number, None)
+            if gone is not None and self._inside.pop(gone[0], None) is not None:
+                self._stayed += 1
             if inside and number not in self._inside:
                 self.entered[name] += 1
                 self._inside[number] = name
@@ -89,7 +95,18 @@ class Zone:
     @property
     def inside(self) -> int:
         """Objects inside now."""
-        return len(self._inside)
+        return len(self._inside) + self._stayed
+
+
+def keep(seen: dict[int, V], number: int, value: V) -> tuple[int, V] | None:
+    """Put the value of an object behind all others; of more than `KEPT` the one that was seen first is taken out, and
+    returned."""
+    seen.pop(number, None)
+    seen[number] = value
+    if len(seen) <= KEPT:
+        return None
+    oldest = next(iter(seen))
+    return oldest, seen.pop(oldest)
 
 
 def within(point: Point, corners: Sequence[Point]) -> bool:

@@ -13,6 +13,7 @@ from fcos.errors import FcosError
 from fcos.evaluation.mot import read_mot
 from fcos.inference.video import Frame, Reader, VideoInfo
 from fcos.show.frames import Painter, VideoFiles, write_frames
+from fcos.tracking import counting
 from fcos.tracking.counting import parse_line, parse_zone
 from fcos.tracking.follow import follow, make_tracker
 
@@ -30,6 +31,19 @@ def frames(count=20, every=1):
             torch.tensor([0, 1]), torch.tensor([0, 0]), names=("cat", "dog"), size=(96, 224),
         )  # fmt: skip
         yield Frame(k, k / 10, image, seen if k % every == 0 else None)
+
+
+def test_objects_are_counted_however_many_there_are(monkeypatch):
+    monkeypatch.setattr(counting, "KEPT", 5)
+
+    def crowd():
+        for k in range(40):
+            ids, box = torch.tensor([k // 2]), torch.tensor([[1.0, 1, 9, 9]])
+            seen = Detections(box, torch.ones(1), torch.tensor([k // 2 % 2]), names=("cat", "dog"), track_ids=ids)
+            yield Frame(k, k / 10, np.zeros((96, 224, 3), np.uint8), seen)
+
+    outcome = write_frames(crowd(), INFO, VideoFiles(), Painter())
+    assert (outcome.followed, outcome.classes(), len(outcome.objects)) == (20, "10 cat, 10 dog", 5)
 
 
 @pytest.mark.parametrize("every", [1, 3])

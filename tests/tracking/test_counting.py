@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fcos.errors import ConfigError
+from fcos.tracking import counting
 from fcos.tracking.counting import parse_line, parse_zone, within
 
 
@@ -30,6 +31,25 @@ def test_beyond_the_ends_nothing_counts():
     line = parse_line("0,100,200,100")
     walk(line, (250, 80), (250, 120))
     assert not line.entered
+
+
+def test_of_millions_of_objects_the_last_are_remembered(monkeypatch):
+    """A camera runs for months; what was counted stays."""
+    monkeypatch.setattr(counting, "KEPT", 20)
+    line, zone = parse_line("0,100,200,100"), parse_zone("0,0,200,0,200,100,0,100")
+    stays = 0
+    for number in range(1, 101):
+        for counter in (line, zone):
+            walk(counter, (50, 80), (50, 120), number=number)
+            walk(counter, (90, 50), number=stays, name="dog")  # in sight all the time
+            walk(counter, (20, 40), number=1000 + number)  # lost inside
+    assert dict(line.entered) == {"cat": 100}
+    assert dict(zone.left) == {"cat": 100}
+    assert dict(zone.entered) == {"cat": 200, "dog": 1}
+    assert zone.inside == 101
+    assert len(line._last) == len(zone._known) == 20
+    assert len(zone._inside) <= 20
+    assert stays in zone._inside
 
 
 def test_objects_and_classes_apart():
