@@ -24,7 +24,6 @@ from .distributed import gather, together
 from .judging import Judge, how_judged
 from .learner import Learner
 from .output.checkpoint import check_resumable, checkpoints, fill, load_optimizer, save_checkpoint
-from .output.console import Console
 from .output.images import RunImages
 from .output.saving import Saver, copied
 from .output.store import Away
@@ -42,7 +41,6 @@ class Keeper(Learner):
     """
 
     options: RunOptions
-    console: Console
     saver: Saver
     away: Away
     images: RunImages
@@ -181,7 +179,7 @@ class Keeper(Learner):
         load_optimizer(self.optimizer, stored["optimizer"])
         self.step, self.seconds = stored["step"], float(stored["seconds"])
         if stored["normalizer"] is not None:  # one for each process
-            self.normalizer = stored["normalizer"][self.rank % len(stored["normalizer"])]
+            self.normalizer = stored["normalizer"][self.context.rank % len(stored["normalizer"])]
         self.judging.restore(stored)
         before = from_dict(stored["config"], stored["file"])
         as_planned = self._restore_plan(stored, before)

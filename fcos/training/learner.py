@@ -23,6 +23,7 @@ from .lanes import Lanes
 from .monitor import StepReport, add_crowded, count_crowded, measure
 from .not_finite import stop
 from .optimizer import Average, learning_rate, set_learning_rate
+from .output.console import Console
 from .output.folder import RunFolder
 from .output.images import draw_batch
 from .output.step_file import StepRecord
@@ -38,11 +39,6 @@ class Learner:
     config: Config
     data: dict[str, Dataset]
     classes: Classes
-    fabric: Any
-    rank: int
-    world: int
-    first: bool
-    folder: RunFolder
     context: RunContext
     network: FCOS
     model: Any  # the network as its processes share it
@@ -54,6 +50,31 @@ class Learner:
     total: int
     normalizer: float | None
     _points: dict[tuple[int, int], Points]
+
+    @property
+    def fabric(self) -> Any:
+        """lightning-fabric, for what a step asks of the device and of the other processes."""
+        return self.context.fabric
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.context.world
+
+    @property
+    def first(self) -> bool:
+        """Whether this process counts, draws and writes."""
+        return self.context.first
+
+    @property
+    def console(self) -> Console:
+        """How the run speaks."""
+        return self.context.console
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run is kept."""
+        return self.context.folder
 
     def train_step(self, loader: Ahead) -> StepReport:
         """One optimiser step over the parts of a batch; the normalisers count all parts and processes first."""
@@ -142,7 +163,7 @@ class Learner:
 
     def seed(self) -> int:
         """Of dropout and drop path in this step: the same after a resume, different in every process."""
-        result: int = self.config.train.seed * 1_000_003 + self.step * self.world + self.rank
+        result: int = self.config.train.seed * 1_000_003 + self.step * self.world + self.context.rank
         return result
 
     def add_up(self, sums: Tensor) -> Tensor:

@@ -72,25 +72,23 @@ class Trainer(Keeper):
         self.config = config
         self.data = {**data, "train": tiled(data["train"], config.data.tile)}
         self.classes: Classes = data["train"].classes
-        self.fabric = make_fabric(config, options.device, options.devices, options.nodes)
-        join(self.fabric.device.type)
-        self.fabric.launch()
+        fabric = make_fabric(config, options.device, options.devices, options.nodes)
+        join(fabric.device.type)
+        fabric.launch()
         # each process has asked what to start from, and on unlike machines may have come to another answer
-        self.options = options = replace(options, init=self.fabric.broadcast(options.init))
-        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
-        self.first = self.rank == 0
-        self.console = Console(quiet=options.quiet or not self.first)
-        self.signals = StopSignals()
+        self.options = options = replace(options, init=fabric.broadcast(options.init))
+        rank, first = fabric.global_rank, fabric.global_rank == 0
+        console, signals = Console(quiet=options.quiet or not first), StopSignals()
         self.saver = Saver()
-        self.away = Away(options.out, options.url if self.first else None)
+        self.away = Away(options.out, options.url if first else None)
         if options.resume:
             self.away.known()
-        self.folder = RunFolder(Path(self.fabric.broadcast(str(options.out))), write=self.first)
-        self.context = RunContext(self.fabric, self.rank, self.world, self.console, self.signals, self.folder)
+        folder = RunFolder(Path(fabric.broadcast(str(options.out))), write=first)
+        self.context = RunContext(fabric, rank, fabric.world_size, console, signals, folder)
         self.images = RunImages(self.folder, config, self.data)
         self.began = time.perf_counter()
         try:
-            with one_line_for_lost_peers(self.world, self.rank, self.kept):
+            with one_line_for_lost_peers(self.world, self.context.rank, self.kept):
                 together(self.folder.hold, self.world)
                 self.set_up()
         except BaseException:
@@ -114,7 +112,7 @@ class Trainer(Keeper):
             self.console.note(line)
         start_due = self.make_network(fresh=stored is None)
         self.make_optimizer()
-        self.sampler = Sampler(self.data["train"], self.config.data, self.config.train, self.rank, self.world)
+        self.sampler = Sampler(self.data["train"], self.config.data, self.config.train, self.context.rank, self.world)
         self.total = self.sampler.total_steps  # fewer where the time is short; the order and the sizes of images stay
         self.deadline = self.options.deadline
         self.step = 0
@@ -192,8 +190,8 @@ class Trainer(Keeper):
                 self.console.note("compile   the first step waits for torch.compile, minutes on a CPU")
             with (
                 closing(Ahead(iter(batches), self.fabric.device)) as loader,
-                self.signals,
-                one_line_for_lost_peers(self.world, self.rank, self.kept),
+                self.context.signals,
+                one_line_for_lost_peers(self.world, self.context.rank, self.kept),
                 one_line_for_lost_loaders(go_on(self.kept)),
                 self.told_how_to_go_on(),
             ):
@@ -281,7 +279,7 @@ class Trainer(Keeper):
 
     def stop_if_asked(self) -> None:
         """Save and raise Stopped when a signal has asked any of the processes to stop."""
-        number = self.signals.number
+        number = self.context.signals.number
         if self.world > 1:
             number = int(self.fabric.all_reduce(float(number), reduce_op="max"))
         if not number:

@@ -262,7 +262,7 @@ def judged(config, data: Path, out: Path):
     trainer.judge(1.0)
     found, metrics = trainer.judging.seen_best or ([], None)
     columns = [(d.boxes, d.scores, d.labels) for d in found]
-    torch.save({"found": columns, "AP": metrics and metrics.ap}, out / f"rank-{trainer.rank}.pt")
+    torch.save({"found": columns, "AP": metrics and metrics.ap}, out / f"rank-{trainer.context.rank}.pt")
 
 
 def test_two_processes_judge_as_one(tmp_path):
@@ -362,8 +362,8 @@ def begun(config, data: Path, known: Path, out: Path):
 
     mine = str(known) if os.environ["RANK"] == "0" else "none"
     trainer = Trainer(config, open_splits(data), options(out / "run", init=mine))
-    torch.save(trainer.average.network.state_dict(), out / f"rank-{trainer.rank}.pt")
-    (out / f"due-{trainer.rank}").write_text(str(trainer.judging.start_due))
+    torch.save(trainer.average.network.state_dict(), out / f"rank-{trainer.context.rank}.pt")
+    (out / f"due-{trainer.context.rank}").write_text(str(trainer.judging.start_due))
     trainer.close()
 
 
