@@ -84,28 +84,15 @@ def _parts(source: NamedData, config: Config, held: Sequence[str] | None, resume
     _check_used(splits, wanted)
     data = {"train": as_seen(merge([splits[s] for s in wanted]), config.data)}
     learned = val_is_learned(splits, wanted)
-    lines: list[str] = []
-    if source.val is not None:
-        given, others = source.val, tuple[str, ...]()
-        if not isinstance(given, Dataset):
-            given, others = open_validation(given, strict=source.strict)
-        if len(others) > 1:
-            lines.append(f"{source.val} has the splits {', '.join(others)}: {given.split} judges")
-        data["val"] = as_seen(given, config.data)
-        if len(given) and not data["val"].counts().sum():
-            raise DataError(f"{given.root}: the {given.split} split has no objects to judge by; give others with --val")
-    elif "val" in splits and not learned:
-        data["val"] = as_seen(splits["val"], config.data)
-        if len(splits["val"]) and not data["val"].counts().sum():
-            lines.append("the val split has no objects, so it says nothing of AP: it is left out")
-            del data["val"]
-    if "val" in data:
+    val, lines = _judging(source, None if learned else splits.get("val"), config)
+    if val is not None:
+        data["val"] = val
         if source.holdout:
-            raise DataError(f"--holdout is for data without a validation part; here that is {data['val'].root}")
+            raise DataError(f"--holdout is for data without a validation part; here that is {val.root}")
         if held is not None:  # they were not learned from so far, and what judges may be changed back
             there = {name_of(r) for r in data["train"].records}
             data["train"] = hold_out(data["train"], there.intersection(called_now(data["train"], held)))[0]
-        return Chosen(data, None if held is None else list(held), [*lines, *_learned_too(data["train"], data["val"])])
+        return Chosen(data, None if held is None else list(held), [*lines, *_learned_too(data["train"], val)])
     if held is not None:
         data["train"], data["val"] = hold_out(data["train"], held)
         return Chosen(data, list(held))
@@ -115,6 +102,27 @@ def _parts(source: NamedData, config: Config, held: Sequence[str] | None, resume
         return Chosen(data, lines=["val is learned from, so nothing is kept for judging; --holdout 0.1 keeps a tenth"])
     chosen = _held_out(data["train"], source, config.train.seed)
     return replace(chosen, lines=[*lines, *chosen.lines])
+
+
+def _judging(source: NamedData, own: Dataset | None, config: Config) -> tuple[Dataset | None, list[str]]:
+    """(what judges: that which the user names, else the data's `own` validation split where it has objects; lines)."""
+    if source.val is None:
+        if own is None:
+            return None, []
+        val = as_seen(own, config.data)
+        if len(own) and not val.counts().sum():
+            return None, ["the val split has no objects, so it says nothing of AP: it is left out"]
+        return val, []
+    given, others = source.val, tuple[str, ...]()
+    if not isinstance(given, Dataset):
+        given, others = open_validation(given, strict=source.strict)
+    lines = []
+    if len(others) > 1:
+        lines.append(f"{source.val} has the splits {', '.join(others)}: {given.split} judges")
+    val = as_seen(given, config.data)
+    if len(given) and not val.counts().sum():
+        raise DataError(f"{given.root}: the {given.split} split has no objects to judge by; give others with --val")
+    return val, lines
 
 
 def _learned_too(train: Dataset, val: Dataset) -> list[str]:

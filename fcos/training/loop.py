@@ -198,28 +198,16 @@ class Trainer(Keeper):
                 return self.steps(loader)
 
     def steps(self, loader: Ahead) -> Result:
-        """All that are left, with what is due between them: judging, saving, drawing."""
-        per_epoch, start = self.sampler.steps_per_epoch, self.step
-        while True:
-            done = self.step  # a resumed run may find that only the evaluation of its last step is left
-            end_of_epoch = done % per_epoch == 0 or done == self.total
-            if end_of_epoch and self.judging.due(done, done // per_epoch, done == self.total):
-                self.judge(done / per_epoch)
-            if end_of_epoch and done > start and self.first and self.options.on_epoch is not None:
-                self.options.on_epoch(done / per_epoch, self.judging.metrics if self.judging.at == done else None)
-            if (end_of_epoch and self.worth_saving()) or done % self.config.train.save_every == 0:
-                self.save()
-            if end_of_epoch and self.first:
-                self.draw()
+        """All that are left, with what is due between them."""
+        start, config = self.step, self.config.train
+        while True:  # a resumed run may find that only the evaluation of its last step is left
+            self.between_steps(anew=self.step > start)
             self.stop_if_asked()
-            if done >= self.total:
-                break
-            if self.config.train.patience and self.judging.stale >= self.config.train.patience:
-                self.console.note(f"stopped early: no better AP for {plural(self.judging.stale, 'evaluation')}")
+            if self.step >= self.total or self.out_of_patience():
                 break
             with compiling():
                 report = self.train_step(loader)
-            if self.config.train.compile and done == start:
+            if config.compile and self.step == start + 1:
                 self.console.note(f"compile   done; the first step took {clock(report.seconds)}")
             self.log(report)
             self.keep_time()
@@ -228,6 +216,28 @@ class Trainer(Keeper):
         together(self.saver.wait, self.world)
         self.console.stop()
         return self.finish()
+
+    def between_steps(self, anew: bool) -> None:
+        """Judge, save and draw where that is due after the step that was done last; `anew`: in this process."""
+        done, per_epoch = self.step, self.sampler.steps_per_epoch
+        end_of_epoch = done % per_epoch == 0 or done == self.total
+        if end_of_epoch:
+            if self.judging.due(done, done // per_epoch, done == self.total):
+                self.judge(done / per_epoch)
+            if anew and self.first and self.options.on_epoch is not None:
+                self.options.on_epoch(done / per_epoch, self.judging.metrics if self.judging.at == done else None)
+        if (end_of_epoch and self.worth_saving()) or done % self.config.train.save_every == 0:
+            self.save()
+        if end_of_epoch and self.first:
+            self.draw()
+
+    def out_of_patience(self) -> bool:
+        """Whether too many evaluations found nothing better; that is told."""
+        patience, stale = self.config.train.patience, self.judging.stale
+        if not patience or stale < patience:
+            return False
+        self.console.note(f"stopped early: no better AP for {plural(stale, 'evaluation')}")
+        return True
 
     def close(self) -> None:
         """End its threads, remove the bar, close its files and let go of the folder."""

@@ -11,6 +11,7 @@ from functools import partial, wraps
 from inspect import signature
 from numbers import Real
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..changes import SYNONYMS, load_yaml
@@ -146,24 +147,11 @@ def train(
     """
     began = time.monotonic()
     end_if_begun_again()
-    for name, given, kinds, right in (
-        ("model", model, Config | str | None, "the name of a preset, or a Config"),
-        ("init", init, os.PathLike | str | None, "the name of a model, or its run folder or file"),
-        ("settings", settings, Mapping | Sequence, "a mapping or a list"),
-        ("split", split, str | None, 'its name, or several as "train,val"'),
-        ("holdout", holdout, Real | None, "a share, such as 0.1"),
-        ("minutes", minutes, Real | Budget | None, "a number"),
-    ):
-        if not isinstance(given, kinds):
-            raise ConfigError(f"{name} is a {type(given).__name__}; give {right}")
-    for name, callback in (("on_step", on_step), ("on_epoch", on_epoch)):
-        if callback is not None and not callable(callback):
-            raise ConfigError(f"{name}={callback!r} cannot be called; give a function")
-    told = given_settings(settings, None)
-    if epochs is not None and str(told.get("train.epochs", epochs)) not in (str(epochs), f"{float(epochs)}"):
-        raise ConfigError(f"epochs are {epochs} and train.epochs is {told['train.epochs']}; give one of them")
-    if epochs is not None:  # in front: a number of steps among the settings counts, one of a file or of a plan does not
-        settings = [{"train.epochs": epochs, "train.iterations": 0}, *changes_of(settings)]
+    _check_kinds(
+        model=model, init=init, settings=settings, split=split, holdout=holdout, minutes=minutes, on_step=on_step,
+        on_epoch=on_epoch,
+    )  # fmt: skip
+    settings = _with_epochs(settings, epochs)
     url = remote.url_of(out) if out is not None and remote.is_remote(out) else None
     budget = minutes if minutes is None or isinstance(minutes, Budget) else Budget(minutes, began)
     asked = _Asked(
@@ -199,6 +187,37 @@ def train(
     )
     with closing(Trainer(ready.config, ready.chosen.data, options)) as trainer:
         return trainer.run()
+
+
+_KINDS: dict[str, tuple[type | UnionType, str]] = {  # of what `train` is given, and what to give in place of others
+    "model": (Config | str | None, "the name of a preset, or a Config"),
+    "init": (os.PathLike | str | None, "the name of a model, or its run folder or file"),
+    "settings": (Mapping | Sequence, "a mapping or a list"),
+    "split": (str | None, 'its name, or several as "train,val"'),
+    "holdout": (Real | None, "a share, such as 0.1"),
+    "minutes": (Real | Budget | None, "a number"),
+}
+
+
+def _check_kinds(**given: object) -> None:
+    """ConfigError for an argument of another kind than `_KINDS` has, or a function that is none."""
+    for name, value in given.items():
+        if name not in _KINDS:
+            if value is not None and not callable(value):
+                raise ConfigError(f"{name}={value!r} cannot be called; give a function")
+        elif not isinstance(value, _KINDS[name][0]):
+            raise ConfigError(f"{name} is a {type(value).__name__}; give {_KINDS[name][1]}")
+
+
+def _with_epochs(settings: Settings, epochs: int | None) -> Settings:
+    """The settings with the epochs that are asked for; ConfigError where they name others."""
+    told = given_settings(settings, None)
+    if epochs is None:
+        return settings
+    if str(told.get("train.epochs", epochs)) not in (str(epochs), f"{float(epochs)}"):
+        raise ConfigError(f"epochs are {epochs} and train.epochs is {told['train.epochs']}; give one of them")
+    # in front: a number of steps among the settings counts, one of a file or of a plan does not
+    return [{"train.epochs": epochs, "train.iterations": 0}, *changes_of(settings)]
 
 
 @dataclass(frozen=True)

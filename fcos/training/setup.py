@@ -127,31 +127,30 @@ def initialise(network: FCOS, config: Config, classes: Classes, init: str | None
         raise ConfigError(f"--init backbone: the package has no detector {config.name} with this backbone; give none")
     if init == "none" or (init is None and path is None):
         return [_of_backbone(network, config)]
-    done, asked = [], init
-    whole = init != "backbone"
-    init = config.name if init is None or not whole else init
-    state, settings, theirs, _ = weights.read(find_weights(init))
-    both = asked is not None and config.model.backbone_weights not in ("auto", "none")
-    if both and settings.model.backbone == config.model.backbone:
+    name = config.name if init is None or init == "backbone" else init
+    state, settings, theirs, _ = weights.read(find_weights(name))
+    other_backbone = settings.model.backbone != config.model.backbone
+    if init is not None and not other_backbone and config.model.backbone_weights not in ("auto", "none"):
         raise ConfigError(
-            f"--init {asked} and model.backbone_weights={config.model.backbone_weights} both say what to start from; "
+            f"--init {init} and model.backbone_weights={config.model.backbone_weights} both say what to start from; "
             "leave one out"
         )
-    if not whole:
-        state = {k: v for k, v in state.items() if k.startswith("backbone.")}
-    if settings.model.backbone != config.model.backbone:  # tensors of the same name and shape, but of another backbone
-        state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
-        done.append(_of_backbone(network, config))
+    done: list[str] = []
     shared: list[str] = []
-    if whole and theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
+    if other_backbone:  # with tensors of the same name and shape
+        done.append(_of_backbone(network, config))
+        state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+    if init == "backbone":
+        state = {k: v for k, v in state.items() if k.startswith("backbone.")}
+    elif theirs.names != classes.names:  # the same number of other classes is no reason to keep their layer
         state, shared = _with_shared_classes(network, state, theirs, classes)
     kept, fresh = weights.transfer(network, state)
     if not kept:
-        raise ConfigError(f"--init {init}: none of its weights fit this network")
-    if done:
+        raise ConfigError(f"--init {name}: none of its weights fit this network")
+    if other_backbone:  # which has a line of its own
         fresh = [k for k in fresh if not k.startswith("backbone.")]
     kept_and_fresh = f"{plural(len(kept), 'tensor')} kept ({_layers(kept, fresh)}), fresh: {_layers(fresh, kept)}"
-    done.append(f"weights from {init}: {kept_and_fresh}")
+    done.append(f"weights from {name}: {kept_and_fresh}")
     if shared:
         more = f" and {len(shared) - 8} more" if len(shared) > 8 else ""
         done.append(f"it knows {len(shared)} of the {len(classes)} classes already: {', '.join(shared[:8])}{more}")

@@ -116,25 +116,33 @@ def _checked(state: object) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint of fcos train")
     state = _completed(state)
+    fault = _fault(state)
+    if fault is not None:
+        raise ValueError(f"it is no checkpoint of fcos train: {fault}")
+    return state
+
+
+def _fault(state: Mapping[str, Any]) -> str | None:
+    """Why `state` is not what a run keeps, None where it is."""
     for key, kind in _KEPT.items():
         if key not in state or not isinstance(state[key], kind):
-            raise ValueError(f"it is no checkpoint of fcos train: {key} is missing or of another kind")
+            return f"{key} is missing or of another kind"
     counted = state["normalizer"]
     if counted is not None and not (counted and all(n is None or isinstance(n, float | int) for n in counted)):
-        raise ValueError("it is no checkpoint of fcos train: its count of positives cannot be read")
+        return "its count of positives cannot be read"
     counts = (state["step"], state["stale"], state["judged_at"], state["total"], state["plain_from"] or 0)
     counted_well = all(0 <= count < 2**62 for count in counts)
     if not (counted_well and 0 <= state["seconds"] < math.inf and Deadline.fits(state["deadline"])):
-        raise ValueError("it is no checkpoint of fcos train: its steps or its time cannot be read")
+        return "its steps or its time cannot be read"
     names = state["classes"].get("names")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise ValueError("it is no checkpoint of fcos train: it names no classes")
+        return "it names no classes"
     if not all(isinstance(state["config"].get(k), dict) for k in ("model", "train")):
-        raise ValueError("it is no checkpoint of fcos train: it has no settings")
+        return "it has no settings"
     for key in ("model", "average"):
         if not all(isinstance(v, torch.Tensor) for v in (state[key] or {}).values()):
-            raise ValueError(f"it is no checkpoint of fcos train: {key} does not hold tensors alone")
-    return state
+            return f"{key} does not hold tensors alone"
+    return None
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:

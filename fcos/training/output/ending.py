@@ -158,6 +158,16 @@ class Ending:
             lines += [f"{'look at:' if w is self.worst[0] else '':<9} {w}" for w in self.worst]
         return [*lines, *(f"{key + ':':<9} {command}" for key, command in self.next())]
 
+    def sentences(self) -> list[str]:
+        """For the page of the run."""
+        told = [f"Done {self.taken()}. {self.headline()}."]
+        told += [f"{line[0].upper()}{line[1:]}." for line in (self.vain(), self.scores()) if line]
+        if self.outlook is not None:
+            told.append(f"{self.outlook}.")
+        if self.worst:
+            told.append(f"Look at: {'; '.join(str(w) for w in self.worst)}.")
+        return told
+
     def next(self) -> list[tuple[str, str]]:
         """(what for, command) with the paths of this run."""
         run = shlex.quote(str(self.kept))

@@ -134,14 +134,8 @@ def write_run_page(
     page.contents()
     page.heading("Result" if ending is not None else "So far")
     if ending is not None:
-        page.text(f"Done {ending.taken()}. {ending.headline()}.")
-        for line in (ending.vain(), ending.scores()):
-            if line:
-                page.text(f"{line[0].upper()}{line[1:]}.")
-        if ending.outlook is not None:
-            page.text(f"{ending.outlook}.")
-        if ending.worst:
-            page.text(f"Look at: {'; '.join(str(w) for w in ending.worst)}.")
+        for sentence in ending.sentences():
+            page.text(sentence)
     if metrics is not None:
         _numbers(page, metrics.to_dict())
     elif ending is None:
