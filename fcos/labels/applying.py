@@ -155,7 +155,6 @@ def _is_box(box: Any) -> bool:
 
 def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, changes: dict[str, int]) -> Record:
     """A record with its fixes done."""
-    names = dataset.classes.names
     boxes, labels = record.boxes.astype(np.float64), record.labels.copy()
     exact, areas = record.exact().copy(), record.areas.copy()
     gone: set[int] = set()
@@ -163,17 +162,15 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
     for order in orders:
         kind = order["kind"]
         label = _label(order["proposed"]["label"], dataset) if kind in (MISSING, CLASS, SHIFTED) else -1
+        solid = [k for k in np.flatnonzero(~record.ignore).tolist() if k not in gone]  # what a check judges
         if kind == MISSING:
             box = [float(v) for v in order["proposed"]["box"]]
-            alike = np.array([k for k in np.flatnonzero((labels == label) & ~record.ignore) if k not in gone], int)
-            if len(alike) and float(iou(np.array([box]), boxes[alike]).max()) >= _THERE:
-                changes["there already"] += 1
-                continue
-            new.append((box, label))
-            changes["added"] += 1
+            alike = boxes[[k for k in solid if labels[k] == label]]
+            there = len(alike) > 0 and float(iou(np.array([box]), alike).max()) >= _THERE
+            new += [] if there else [(box, label)]
+            changes["there already" if there else "added"] += 1
             continue
-        solid = [k for k in np.flatnonzero(~record.ignore).tolist() if k not in gone]  # what a check judges
-        row = _find(boxes, labels, order["annotated"], names, solid)
+        row = _find(boxes, labels, order["annotated"], dataset.classes.names, solid)
         if row is None:
             raise DataError(
                 f"{dataset.root}: {record.file_name} has no {order['annotated']['label']} box at "
@@ -191,21 +188,21 @@ def _mend(record: Record, orders: Sequence[dict[str, Any]], dataset: Dataset, ch
             changes["removed"] += 1
     stay = np.array([k for k in range(len(boxes)) if k not in gone], int)
     added = np.array([b for b, _ in new], np.float64).reshape(-1, 4)
-    sides = [_corners_to_sides(b) for b in added]
+    sides, sizes = _corners_to_sides(added)
     return replace(
         record,
         boxes=np.concatenate([boxes[stay], added]).astype(np.float32),
         labels=np.concatenate([labels[stay], np.array([k for _, k in new], np.int64)]),
         ignore=np.concatenate([record.ignore[stay], np.zeros(len(new), bool)]),
-        areas=np.concatenate([areas[stay], np.array([a for _, a in sides], np.float64)]),
-        xywh=np.concatenate([exact[stay], np.array([s for s, _ in sides], np.float64).reshape(-1, 4)]),
+        areas=np.concatenate([areas[stay], sizes]),
+        xywh=np.concatenate([exact[stay], sides]),
     )
 
 
-def _corners_to_sides(box: np.ndarray) -> tuple[np.ndarray, float]:
-    """((x, y, width, height), area) of a box xyxy."""
-    sides = np.concatenate([box[:2], box[2:] - box[:2]])
-    return sides, float(sides[2] * sides[3])
+def _corners_to_sides(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y, width, height [...,4], areas [...]) of boxes xyxy [...,4]."""
+    sides = np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+    return sides, sides[..., 2] * sides[..., 3]
 
 
 def _label(name: str, dataset: Dataset) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,44 +143,54 @@ class Check:
         """For a terminal, with the `first` findings; `page`: the review page that shows the first `limit` of them."""
         boxes = sum(int((~r.ignore).sum()) for r in self.data.records)
         head = f"{data_name(str(self.source))}: {plural(len(self.data), 'image')}, {plural(boxes, 'box')}"
+        lines = [f"{head}; compared with {self.judge}"]
+        if self.seen < _BLIND:
+            lines.append(
+                f"The model sees only {percent(self.seen, 0)} % of the annotated boxes, so do not trust this list: "
+                "give a better --model, or more --minutes."
+            )
+        lines += [self.sentence(), "", self._kinds()]
+        if self.findings:
+            lines += ["", self._listed(self.findings[:first])]
+        if (rest := len(self.findings) - first) > 0:
+            there = f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here"
+            lines += ["", f"{there}: {self._where(page, limit)}"]
+        lines += [self._unchecked()] if self.unknown else []
+        lines += [f"not read: {line}" for line in self.unread[:5]]
+        return "\n".join(lines)
+
+    def _kinds(self) -> str:
+        """A table with a row for each kind of error."""
         rows = []
         for kind, curve in self.curves.items():
             listed = [f for f in self.findings if f.suspect.kind == kind]
             rate = self.rates.get(kind)
             share = "-" if rate is None else "{} ({} to {})".format(*(percent(v, 1) for v in rate))
             rows.append((TITLES[kind], len(listed), share, percent(curve.found, 0)))
-        lines = [
-            f"{head}; compared with {self.judge}",
-            self.sentence(),
-            "",
-            table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows),
+        return table(("kind", "listed", "estimated errors, % of boxes", "planted errors seen, %"), rows)
+
+    def _listed(self, findings: Sequence[Finding]) -> str:
+        """A table with a row for each finding."""
+        rows = [
+            (self._percent(f), TITLES[f.suspect.kind], f.file, " ".join(f"{v:.0f}" for v in f.suspect.box), f.words)
+            for f in findings
         ]
-        if self.findings:
-            shown = [
-                (self._percent(f), TITLES[f.suspect.kind], f.file, " ".join(f"{v:.0f}" for v in f.suspect.box), f.words)
-                for f in self.findings[:first]
-            ]
-            lines += ["", table(("wrong, %", "kind", "image", "box", "why"), shown, left=5)]
-        if (rest := len(self.findings) - first) > 0:
-            every = f"with --out {page or 'review.html'} --limit {len(self.findings)} or --json"
-            where = f"see them {every}"
-            if page:
-                some = f"the first {limit:,} of all are in {page}, all {every}"
-                where = f"see them in {page}" if limit >= len(self.findings) else some
-            lines += ["", f"{rest:,} more {'is' if rest == 1 else 'are'} not shown here: {where}"]
-        if self.seen < _BLIND:
-            lines.insert(
-                1,
-                f"The model sees only {percent(self.seen, 0)} % of the annotated boxes, so do not trust this list: "
-                "give a better --model, or more --minutes.",
-            )
-        if self.unknown:
-            classes = ", ".join(f"{name} ({plural(count, 'box')})" for name, count in list(self.unknown.items())[:20])
-            more = f" and {plural(len(self.unknown) - 20, 'class')} more" if len(self.unknown) > 20 else ""
-            those = "it" if len(self.unknown) == 1 else "them"
-            lines.append(f"not checked: {classes}{more}: the model does not know {those}")
-        lines += [f"not read: {line}" for line in self.unread[:5]]
-        return "\n".join(lines)
+        return table(("wrong, %", "kind", "image", "box", "why"), rows, left=5)
+
+    def _where(self, page: str, limit: int) -> str:
+        """Where to see all findings; see `text`."""
+        every = f"with --out {page or 'review.html'} --limit {len(self.findings)} or --json"
+        if not page:
+            return f"see them {every}"
+        some = f"the first {limit:,} of all are in {page}, all {every}"
+        return f"see them in {page}" if limit >= len(self.findings) else some
+
+    def _unchecked(self) -> str:
+        """The classes that nobody judged."""
+        classes = ", ".join(f"{name} ({plural(count, 'box')})" for name, count in list(self.unknown.items())[:20])
+        more = f" and {plural(len(self.unknown) - 20, 'class')} more" if len(self.unknown) > 20 else ""
+        those = "it" if len(self.unknown) == 1 else "them"
+        return f"not checked: {classes}{more}: the model does not know {those}"
 
     def _percent(self, finding: Finding) -> str:
         """The chance of being wrong, - where it is a guess."""
