@@ -54,52 +54,72 @@ def _settings(reading: Reading) -> tuple[str, dict[str, Any], list[str]]:
 
 def _from_config(text: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """(model section, other sections, reasons) out of the training config that the file carries as text."""
-    model: dict[str, Any] = {}
-    others: dict[str, dict[str, Any]] = {}
-    style = re.findall(r"style='(caffe|pytorch)'", text)
-    if style:
-        model["stride_in_1x1"] = style[-1] == "caffe"
-    mean, std = (re.search(rf"\b{n}=\[([\d.,\s]+)\]", text) for n in ("mean", "std"))
-    rgb = re.search(r"(?:bgr_to_rgb|to_rgb)=(True|False)", text)
-    if mean and std:
-        step = 1 if rgb and rgb[1] == "True" else -1
-        values = [tuple(float(v) for v in match[1].split(",") if v.strip())[::step] for match in (mean, std)]
-        model |= {"mean": values[0], "std": values[1], "bgr": step == -1}
-    normalized = re.search(r"norm_on_bbox=(True|False)", text)
-    if normalized:
-        improved = normalized[1] == "True"
-        model |= {"normalize": improved, "regression": "relu" if improved else "exp"}
-    beside = re.search(r"centerness_on_reg=(True|False)", text)
-    if beside:
-        model["centerness_on"] = "regression" if beside[1] == "True" else "classification"
-    if "center_sampling=True" in text:
-        radius = re.search(r"center_sample_radius=([\d.]+)", text)
-        others["assign"] = {"center_radius": float(radius[1]) if radius else 1.5}
-    elif "center_sampling=False" in text:
-        others["assign"] = {"center_radius": 0.0}
-    loss = re.search(r"type='(GIoU|IoU|DIoU)Loss'", text)
-    if loss:
-        others["loss"] = {"box": loss[1].lower()}
-    limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
-    least = re.search(r"\bscore_thr=([\d.]+)", text)
-    pre, most = re.search(r"test_cfg=dict\(.*?nms_pre=(\d+)", text, re.S), re.search(r"\bmax_per_img=(\d+)", text)
-    decode: dict[str, Any] = {k: float(m[1]) for k, m in (("nms_iou", limit), ("threshold", least)) if m}
-    decode |= {k: int(m[1]) for k, m in (("topk", pre), ("max_detections", most)) if m}
-    if decode:
-        others["decode"] = decode
-    if size := _test_size(text):
-        others["data"] = {"size": size[0], "max_size": size[1]}
+    model = {**_pixels(text), **_head(text)}
+    others = {"assign": _assign(text), "loss": _loss(text), "decode": _decode(text), "data": _data(text)}
+    others = {section: values for section, values in others.items() if values}
     read = [*sorted(model), *(f"{section}.{key}" for section, values in others.items() for key in values)]
     return model, others, [f"{', '.join(read)} as in the config that the file carries"] if read else []
 
 
-def _test_size(text: str) -> tuple[int, int] | None:
-    """(shorter, longer) side of the images that are tested: those of the test pipeline, or all sides that the file
-    names where they are the same; None where nothing is sure."""
+def _said(text: str, name: str) -> bool | None:
+    """Whether the config says NAME=True or NAME=False, None where it says neither."""
+    match = re.search(rf"{name}=(True|False)", text)
+    return None if match is None else match[1] == "True"
+
+
+def _pixels(text: str) -> dict[str, Any]:
+    """How pixels come in: the order of colours, and what is taken away and divided by."""
+    mean, std = (re.search(rf"\b{n}=\[([\d.,\s]+)\]", text) for n in ("mean", "std"))
+    if not (mean and std):
+        return {}
+    bgr = not _said(text, "(?:bgr_to_rgb|to_rgb)")
+    values = [tuple(float(v) for v in match[1].split(",") if v.strip()) for match in (mean, std)]
+    step = -1 if bgr else 1
+    return {"mean": values[0][::step], "std": values[1][::step], "bgr": bgr}
+
+
+def _head(text: str) -> dict[str, Any]:
+    """Strides of the bottlenecks, how distances are said, where centerness lies."""
+    settings: dict[str, Any] = {}
+    if style := re.findall(r"style='(caffe|pytorch)'", text):
+        settings["stride_in_1x1"] = style[-1] == "caffe"
+    if (improved := _said(text, "norm_on_bbox")) is not None:
+        settings |= {"normalize": improved, "regression": "relu" if improved else "exp"}
+    if (beside := _said(text, "centerness_on_reg")) is not None:
+        settings["centerness_on"] = "regression" if beside else "classification"
+    return settings
+
+
+def _assign(text: str) -> dict[str, Any]:
+    if "center_sampling=True" in text:
+        radius = re.search(r"center_sample_radius=([\d.]+)", text)
+        return {"center_radius": float(radius[1]) if radius else 1.5}
+    return {"center_radius": 0.0} if "center_sampling=False" in text else {}
+
+
+def _loss(text: str) -> dict[str, Any]:
+    loss = re.search(r"type='(GIoU|IoU|DIoU)Loss'", text)
+    return {"box": loss[1].lower()} if loss else {}
+
+
+def _decode(text: str) -> dict[str, Any]:
+    limit = re.search(r"nms=dict\([^)]*iou_thr(?:eshold)?=([\d.]+)", text)
+    least = re.search(r"\bscore_thr=([\d.]+)", text)
+    pre, most = re.search(r"test_cfg=dict\(.*?nms_pre=(\d+)", text, re.S), re.search(r"\bmax_per_img=(\d+)", text)
+    decode: dict[str, Any] = {k: float(m[1]) for k, m in (("nms_iou", limit), ("threshold", least)) if m}
+    return decode | {k: int(m[1]) for k, m in (("topk", pre), ("max_detections", most)) if m}
+
+
+def _data(text: str) -> dict[str, Any]:
+    """The size of the images that are tested, by the test pipeline, or by all sizes that the file names where they are
+    the same; nothing where nothing is sure."""
     pipeline = re.search(r"\btest_pipeline\s*=\s*\[(.*?)\n?\]\s*(?:\n|$)", text, re.S)
     named = re.findall(r"\b(?:img_)?scale=\(\s*(\d+),\s*(\d+),?\s*\)", pipeline[1] if pipeline else text)
-    sizes = {(min(sides), max(sides)) for pair in named if (sides := (int(pair[0]), int(pair[1])))}
-    return sizes.pop() if len(sizes) == 1 else None
+    sizes = {tuple(sorted((int(a), int(b)))) for a, b in named}
+    if len(sizes) != 1:
+        return {}
+    shorter, longer = sizes.pop()
+    return {"size": shorter, "max_size": longer}
 
 
 FAMILY = Family(
