@@ -169,27 +169,32 @@ def merge(parts: Sequence[Dataset]) -> Dataset:
         return first
     records = [r for p in parts for r in p.records]
     notes = [n for p in parts for n in p.notes]
-    ids = numbers = [p.packed.table.ids.tolist() for p in parts]
-    if meet := len(records) - len(set().union(*ids)):
+    numbers = [p.packed.table.ids.tolist() for p in parts]
+    if meet := len(records) - len(set().union(*numbers)):
         records = [replace(r, id=k) for k, r in enumerate(records, 1)]
         places = count(1)
         numbers = [[next(places) for _ in p.records] for p in parts]
         if any(p.format == "coco" for p in parts):  # the ids of others stand in no file
             notes.append(Note(kinds.NEW_NUMBERS, meet))
-    # of numbers given anew those of the file say nothing, but texts do, unless two parts have the same
-    told = []
-    for part, old, new in zip(parts, ids, numbers, strict=True):
-        of = dict(zip(old, new, strict=True)) if part.aliases else {}
-        told += [(alias, of[id]) for alias, id in part.aliases.items() if id in of]
-    often = Counter(alias for alias, _ in told)
     return replace(
         first,
         records=records,
         split="+".join(p.split for p in parts),
         notes=tuple(notes),
-        aliases={alias: id for alias, id in told if often[alias] == 1 and not (meet and isinstance(alias, int))},
+        aliases=_aliases(parts, numbers, anew=meet > 0),
         absent=frozenset() if meet else frozenset(id for p in parts for id in p.absent),
     )
+
+
+def _aliases(parts: Sequence[Dataset], numbers: Sequence[Sequence[int]], anew: bool) -> dict[Id, int]:
+    """The aliases of several parts, whose records are now called `numbers`, given `anew` or those of the file. Of
+    numbers given anew those of the file say nothing, but texts do, unless two parts have the same."""
+    told = []
+    for part, now in zip(parts, numbers, strict=True):
+        of = dict(zip(part.packed.table.ids.tolist(), now, strict=True)) if part.aliases else {}
+        told += [(alias, of[id]) for alias, id in part.aliases.items() if id in of]
+    often = Counter(alias for alias, _ in told)
+    return {alias: id for alias, id in told if often[alias] == 1 and not (anew and isinstance(alias, int))}
 
 
 Sources = dict[str, Callable[[], Dataset]]

@@ -53,30 +53,39 @@ def dataset_of(
     if not given:
         raise DataError("there is no row, so there is no image")
     check_classes(names, root)
-    owner = np.repeat(np.arange(len(given)), [len(row["labels"]) for row in given])
+    problems = Problems(root, strict)
+    flat = _flat(given, number)
+    _tell_unlisted(given, names, problems)
+    files = [Path(row["image"]) for row in given]
+    images = [ImageFile(k, _name(file, root), file, None) for k, file in enumerate(files, 1)]
+    records = assemble(images, flat.select(flat.labels >= 0), problems)
+    ids = tuple(range(1, len(names) + 1))
+    return Dataset(records, Classes(names, ids), "python", split, root, problems.notes())
+
+
+def _flat(given: Sequence[Row], number: Mapping[str | int, int]) -> Rows:
+    """The objects of all rows, with the `number` of their class, -1 where it has none."""
     labels = [x for row in given for x in row["labels"]]
     place = [k for row in given for k in range(len(row["labels"]))]
-    known = np.array([number.get(x, -1) for x in labels], dtype=np.int64)
-    flat = Rows(
-        owner,
+    return Rows(
+        np.repeat(np.arange(len(given)), [len(row["labels"]) for row in given]),
         np.concatenate([np.zeros((0, 4)), *(row["boxes"] for row in given)]),
-        known,
+        np.array([number.get(x, -1) for x in labels], dtype=np.int64),
         np.concatenate([np.zeros(0, bool), *(row.get("ignore", ()) for row in given)]),
         np.full(len(labels), np.nan),
         lambda k: f"object {place[k] + 1} ({labels[k]})",
     )
-    problems = Problems(root, strict)
-    for name, count in Counter(x for x in labels if x not in number).items():
-        near = find_class(str(name), names)
+
+
+def _tell_unlisted(given: Sequence[Row], names: Sequence[str], problems: Problems) -> None:
+    """Note the names of objects that are left out: those that nobody chose, and those that may be a slip."""
+    counts = Counter(x for row in given for x in row["labels"] if isinstance(x, str))
+    for name in [name for name in counts if name not in names]:
+        near = find_class(name, names)
         if near == UNKNOWN:
-            problems.note(kinds.NOT_CHOSEN, repr(name), count)
+            problems.note(kinds.NOT_CHOSEN, repr(name), counts[name])
         else:
-            problems.skip(kinds.UNLISTED, f"{name!r}; did you mean {names[near]!r}?", count)
-    files = [Path(row["image"]) for row in given]
-    images = [ImageFile(k, _name(file, root), file, None) for k, file in enumerate(files, 1)]
-    records = assemble(images, flat.select(known >= 0), problems)
-    ids = tuple(range(1, len(names) + 1))
-    return Dataset(records, Classes(names, ids), "python", split, root, problems.notes())
+            problems.skip(kinds.UNLISTED, f"{name!r}; did you mean {names[near]!r}?", counts[name])
 
 
 def _checked(k: int, row: Mapping[str, Any]) -> Row:

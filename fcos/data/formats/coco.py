@@ -83,23 +83,27 @@ def _named(tree: Tree, files: list[Path]) -> tuple[dict[str, Path], list[Path]]:
         if groups.keys() <= {split_of_folder(name) for name in there}:
             # but night.json beside train.json, and the folders night and train of images: a split too
             named = {n: f for f in left if (n := _own_name(f)) in there and not is_generic(n)}
-        left = [f for f in left if f not in named.values()]
+            left = [f for f in left if f not in named.values()]
     elif list(groups) == ["all"] and len(groups["all"]) > 1:
-        named = {_own_name(f): f for f in groups["all"]}
-        if len(named) == len(groups["all"]):
-            return named, []
-        named = {}
+        own = {_own_name(f): f for f in groups["all"]}
+        if len(own) == len(groups["all"]):
+            return own, []
     for split, same in groups.items():
-        chosen = [f for f in same if stem_of(f).lower().startswith("instances")] or same
-        years = {_year(f): f for f in chosen}
-        if len(chosen) == 1:
-            named[split] = chosen[0]
-        elif len(years) == len(chosen) and "" not in years:  # val2014 and val2017
-            named |= {f"{split}{year}": file for year, file in years.items()}
-        else:
-            listed = ", ".join(str(f.relative_to(tree.root)) for f in chosen)
-            raise DataError(f"{tree.root}: {listed} all look like the split {split}; name one of them, or its folder")
+        named |= _chosen(tree, split, same)
     return named, left
+
+
+def _chosen(tree: Tree, split: str, files: list[Path]) -> dict[str, Path]:
+    """The file of several that look like one split: that of instances, or one for each year. DataError where nothing
+    tells."""
+    chosen = [f for f in files if stem_of(f).lower().startswith("instances")] or files
+    if len(chosen) == 1:
+        return {split: chosen[0]}
+    years = {_year(f): f for f in chosen}
+    if len(years) == len(chosen) and "" not in years:  # val2014 and val2017
+        return {f"{split}{year}": file for year, file in years.items()}
+    listed = ", ".join(str(f.relative_to(tree.root)) for f in chosen)
+    raise DataError(f"{tree.root}: {listed} all look like the split {split}; name one of them, or its folder")
 
 
 def suffix_is_plain(file: Path) -> bool:
@@ -216,29 +220,16 @@ def _integer(value: Any, what: str) -> int:
 def _images(
     listed: list[dict[str, Any]], file: _File, tree: Tree, problems: Problems
 ) -> tuple[list[ImageFile], dict[Id, int]]:
+    """(the images, the index of each by its id in the file, -1 for one that is left out with its annotations)."""
     path, split, _ = file
-    names = []
-    for image in listed:
-        named = isinstance(image.get("file_name"), str) and image["file_name"]
-        if not named or "id" not in image:
-            raise DataError(f"{path}: the image {str(image)[:80]} needs an 'id' and a 'file_name'")
-        if id_of(image["id"]) is None:
-            raise DataError(f"{path}: the image id {str(image['id'])[:80]} must be a whole number or a text")
-        names.append(clean_name(image["file_name"], path))
-    wanted = split_of_file(split) if split != "all" else None
-    paths = tree.images.locate(names, path, wanted)
-    missing = [name for name, place in zip(names, paths, strict=True) if place is None]
-    alone = len(missing) == len(names)
-    if names and alone:
-        problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
-    elif missing and problems.pixels:
-        problems.skip(kinds.MISSING, missing[0], len(missing), missing[1:])
-    elif missing:
-        problems.note(kinds.MISSING, missing[0], len(missing))
+    ids = [_image_id(image, path) for image in listed]
+    names = [clean_name(image["file_name"], path) for image in listed]
+    paths = tree.images.locate(names, path, split_of_file(split) if split != "all" else None)
+    alone = not any(paths)
+    _tell_missing([name for name, place in zip(names, paths, strict=True) if place is None], alone, problems)
     used = {place for place in paths if place is not None}
     if file.alone and (unlisted := tree.images.beside(used, split, True)):
         problems.note(kinds.without("an entry in the annotation file", kinds.LEFT_OUT), unlisted[0].name, len(unlisted))
-    ids = [key for image in listed if (key := id_of(image["id"])) is not None]
     numbers = settle(ids)
     renamed = [str(key) for key, number in numbers.items() if spelled(key) != number]
     if renamed:
@@ -259,6 +250,29 @@ def _images(
         size = (int(height), int(width)) if 1 <= height < 1e6 and 1 <= width < 1e6 else None
         images.append(ImageFile(numbers[key], name, place, size, (key,)))
     return images, index_of
+
+
+def _image_id(image: dict[str, Any], path: Path) -> Id:
+    """The id of an image; DataError where it has none, or no name."""
+    named = isinstance(image.get("file_name"), str) and image["file_name"]
+    if not named or "id" not in image:
+        raise DataError(f"{path}: the image {str(image)[:80]} needs an 'id' and a 'file_name'")
+    key = id_of(image["id"])
+    if key is None:
+        raise DataError(f"{path}: the image id {str(image['id'])[:80]} must be a whole number or a text")
+    return key
+
+
+def _tell_missing(names: list[str], all_of_them: bool, problems: Problems) -> None:
+    """Note the images that have no file; where that is so of `all_of_them`, the annotations are alone."""
+    if not names:
+        return
+    if all_of_them:
+        problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))
+    elif problems.pixels:
+        problems.skip(kinds.MISSING, names[0], len(names), names[1:])
+    else:
+        problems.note(kinds.MISSING, names[0], len(names))
 
 
 def _rows(

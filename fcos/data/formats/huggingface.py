@@ -77,12 +77,12 @@ def objects_of(value: Any) -> tuple[list[Object], bool, str, list[str]]:
     if isinstance(value, list):
         rows = dicts(value)
         value = {key: [row.get(key) for row in rows] for key in {k for row in rows for k in row}}
-    columns = {key: mapping(value).get(key) for key in (*_BOXES, *_LABELS, *_IGNORE, "area")}
-    lists = {key: column for key, column in columns.items() if isinstance(column, list)}
-    boxes = next((lists[key] for key in _BOXES if key in lists), [])
-    labels = next((lists[key] for key in _LABELS if key in lists), [])
-    ignore = next((lists[key] for key in _IGNORE if key in lists), [])
-    areas = lists.get("area", [])
+    columns = mapping(value)
+
+    def column(*names: str) -> list[Any]:
+        return next((columns[name] for name in names if isinstance(columns.get(name), list)), [])
+
+    boxes, labels, ignore, areas = column(*_BOXES), column(*_LABELS), column(*_IGNORE), column("area")
     objects = []
     problems = [] if len(labels) == len(boxes) else [f"{plural(len(boxes), 'box')} but {len(labels)} categories"]
     for index, (box, label) in enumerate(zip(boxes, labels, strict=False)):

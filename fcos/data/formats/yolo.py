@@ -176,26 +176,22 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     """Label files alone: the names from classes.txt, obj.names or the like, else numbers."""
     labels = LabelFiles(tree)
     if not {labels.of(image) for image in tree.images.paths} & set(files):  # photos/a.jpg, my_labels/a.txt
-        found: dict[Path, list[Path]] = defaultdict(list)
-        for file in files:
-            if (image := tree.pair(file)) is not None:
-                found[image].append(file)
-        labels.elsewhere = {image: same[0] for image, same in found.items() if len(same) == 1}
+        labels.elsewhere = _called_alike(tree, files)
     pairs = {image: labels.of(image) for image in tree.images.paths}
     have = {image for image, label in pairs.items() if label.is_file()}
-    matched = {label for image, label in pairs.items() if image in have}
+    matched = {pairs[image] for image in have}
     if not matched & set(files):
         raise DataError(f"{tree.root}: no label file belongs to an image by its name, such as {files[0]}")
     made = _Set(tree, tree.root, _bare_classes(tree, sorted(matched)), labels, options.strict)
     folders = {image.parent for image in have}
     images = [image for image in tree.images.paths if image.parent in folders]
     away = [image for image in tree.images.paths if image.parent not in folders]
-    names = [image.relative_to(tree.images.root).as_posix() for image in images]
-    named = {split: [images[k] for k in numbers] for split, numbers in named_in(tree.lists, names, tree.root).items()}
 
     def split_of(image: Path) -> str | None:
         return tree.images.splits[image] or (tree.split_of(pairs[image]) if image in have else None)
 
+    names = [image.relative_to(tree.images.root).as_posix() for image in images]
+    named = {split: [images[k] for k in numbers] for split, numbers in named_in(tree.lists, names, tree.root).items()}
     parts, notes = share_out(named, images, tree.lists, split_of, str)
     if not parts:
         for image in images:
@@ -206,26 +202,22 @@ def _bare(tree: Tree, files: list[Path], options: ReadOptions) -> Sources:
     return told({s: partial(_read_bare, made, s, parts[s]) for s in in_order(parts)}, notes)
 
 
+def _called_alike(tree: Tree, files: list[Path]) -> dict[Path, Path]:
+    """The label file of each image, by the name alone, where one file has that."""
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        if (image := tree.pair(file)) is not None:
+            found[image].append(file)
+    return {image: same[0] for image, same in found.items() if len(same) == 1}
+
+
 def _read_bare(made: _Set, split: str, images: list[Path]) -> Dataset:
     return _read_images(made, split, images, Problems(made.source, made.strict))
 
 
 def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
-    files = [p for p in tree.annotations if p.name.lower() in CLASS_FILES or p.suffix.lower() == ".names"]
-    notes = [p for p in tree.annotations if p.name.lower() == "notes.json"]  # Label Studio's
-    listed: dict[Classes, Path] = {}
-    for file in files:
-        if not all(_is_row(line) for line in tree.probe(file).lines[:5]) or not tree.probe(file).lines:
-            listed[_counted(read_names(file))] = file
-    for file in (p for p in tree.annotations if p.suffix.lower() in (".yaml", ".yml")):
-        if "names" in _keys(tree.probe(file).text):  # but no images, or it would describe the set
-            listed[DataFile.read(tree, file).classes()] = file
-    if not listed:
-        for file in notes:
-            data = read_json(file, kind=DataError)
-            rows = data.get("categories") if isinstance(data, dict) else None
-            if isinstance(rows, list) and all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows):
-                listed[_counted(tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"])))] = file
+    """The classes by the file that lists them, else as many as the label files have numbers."""
+    listed = _listed_classes(tree) or _noted_classes(tree)
     if len(listed) > 1:
         places = " and ".join(str(f.relative_to(tree.root)) for f in listed.values())
         raise DataError(f"{tree.root}: {places} name different classes; remove one of them")
@@ -241,6 +233,31 @@ def _bare_classes(tree: Tree, labels: list[Path]) -> Classes:
     names = tuple(f"class{k}" for k in range(most + 1))
     check_classes(names, tree.root)
     return _counted(names)
+
+
+def _listed_classes(tree: Tree) -> dict[Classes, Path]:
+    """Classes, and the file that lists them: classes.txt and the like, and YAML that names no images, or it would
+    describe the set."""
+    listed: dict[Classes, Path] = {}
+    for file in (p for p in tree.annotations if p.name.lower() in CLASS_FILES or p.suffix.lower() == ".names"):
+        lines = tree.probe(file).lines[:5]
+        if not lines or not all(map(_is_row, lines)):
+            listed[_counted(read_names(file))] = file
+    for file in (p for p in tree.annotations if p.suffix.lower() in (".yaml", ".yml")):
+        if "names" in _keys(tree.probe(file).text):
+            listed[DataFile.read(tree, file).classes()] = file
+    return listed
+
+
+def _noted_classes(tree: Tree) -> dict[Classes, Path]:
+    """The same of Label Studio's notes.json."""
+    listed: dict[Classes, Path] = {}
+    for file in (p for p in tree.annotations if p.name.lower() == "notes.json"):
+        data = read_json(file, kind=DataError)
+        rows = data.get("categories") if isinstance(data, dict) else None
+        if isinstance(rows, list) and all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows):
+            listed[_counted(tuple(str(r.get("name")) for r in sorted(rows, key=lambda r: r["id"])))] = file
+    return listed
 
 
 def _counted(names: tuple[str, ...]) -> Classes:

@@ -159,6 +159,14 @@ class Reading:
                 names.append(page.path.relative_to(root).as_posix() if below else page.path.name)
         return names
 
+    def _paths(self, pages: Sequence[Page], names: Sequence[str], file: Path, split: str) -> Sequence[Path | None]:
+        """Where the images of a file are, None where they are not."""
+        paths = [page.path for page in pages]
+        if None not in paths:  # the format has unpacked them
+            return paths
+        found = self.tree.images.locate(names, file, split if split != "all" else None, lambda: self._uploads)
+        return [known or there for known, there in zip(paths, found, strict=True)]
+
     def _read(self, split: str, files: list[Path]) -> Dataset:
         problems = Problems(files[0] if len(files) == 1 else self.root, self.strict)
         draft = Draft(self, problems)
@@ -175,11 +183,7 @@ class Reading:
                     raise DataError(
                         f"{owner[name]} and {file} both describe {name}: name one of the files, or remove the other"
                     )
-            wanted = split if split != "all" else None
-            paths = [p.path for p in pages]
-            if None in paths:  # the format has unpacked the others
-                found = self.tree.images.locate(names, file, wanted, lambda: self._uploads)
-                paths = [known or there for known, there in zip(paths, found, strict=True)]
+            paths = self._paths(pages, names, file, split)
             alone = not any(paths)
             if pages and alone:
                 problems.note(kinds.ONLY_ANNOTATIONS, names[0], len(names))

@@ -193,14 +193,19 @@ class Images:
             options.append((members, choices))
         for k, image in _settle(options, rank).items():
             paths[k] = self.paths[image]
+        return self._once(paths, names)
+
+    def _once(self, paths: Sequence[Path | None], names: Sequence[str]) -> list[Path | None]:
+        """The images that names have found, None for a name that must mean another one (see `_others`)."""
         claims: dict[Path, list[int]] = defaultdict(list)
         for k, path in enumerate(paths):
             if path is not None:
                 claims[path].append(k)
+        kept = list(paths)
         for path, ks in claims.items():
             for k in _others(path.relative_to(self.root).parts, {k: names[k].split("/") for k in ks}):
-                paths[k] = None
-        return paths
+                kept[k] = None
+        return kept
 
     def _nearest(self, name: str, images: Sequence[int]) -> Sequence[int]:
         """Of images with one base for a name those that share most folders with it, by the very letters if any do."""
