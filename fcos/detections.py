@@ -143,6 +143,11 @@ class Detections:
             given = getattr(self, name)
             if not isinstance(given, tuple):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        self._take()
+        self._check()
+
+    def _take(self) -> None:
+        """Make tensors of the fields that are none, or of other numbers."""
         labels, names = numbered(self.labels, self.names)
         given = {"boxes": as_corners(self.boxes), "scores": self.scores, "labels": labels}
         given |= {"points": self.points, "track_ids": self.track_ids}
@@ -154,21 +159,23 @@ class Detections:
                 object.__setattr__(self, name, value)
         if names is not self.names:
             object.__setattr__(self, "names", names)
-        count = len(self.boxes)
         if self.points is None:
-            object.__setattr__(self, "points", torch.full((count,), -1, device=self.boxes.device))
+            object.__setattr__(self, "points", torch.full((len(self.boxes),), -1, device=self.boxes.device))
+
+    def _check(self) -> None:
+        """ValueError for fields of different lengths, and for a label beyond the names."""
+        count = len(self.boxes)
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D,4], not {tuple(self.boxes.shape)}")
-        for name in ("scores", "labels", "points"):
-            if getattr(self, name).shape != (count,):
-                raise ValueError(f"{name} must be [{count}], not {tuple(getattr(self, name).shape)}")
+        for name in ("scores", "labels", "points", "track_ids"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (count,):
+                raise ValueError(f"{name} must be [{count}], not {tuple(value.shape)}")
         if self.names and count and self.labels.device.type == "cpu":  # of a GPU it would have to be waited for
             low, high = int(self.labels.min()), int(self.labels.max())
             if low < 0 or high >= len(self.names):
                 odd = low if low < 0 else high
                 raise ValueError(f"the label {odd} is none of 0..{len(self.names) - 1}: {', '.join(self.names[:10])}")
-        if self.track_ids is not None and self.track_ids.shape != (count,):
-            raise ValueError(f"track_ids must be [{count}], not {tuple(self.track_ids.shape)}")
 
     @staticmethod
     def empty() -> Detections:
