@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import importlib
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,12 +14,11 @@ from fcos.errors import ConfigError, ModelError
 from fcos.evaluation.coco import evaluate
 from fcos.network import weights
 from fcos.network.recompute import find_blocks, recompute
-from fcos.training.batch_size import auto_batch, largest_batch, made_up_step, peak_bytes
+from fcos.training.batch_size import peak_bytes
 from fcos.training.checkpointing import Keeper
 from fcos.training.loop import Trainer
 from fcos.training.output.checkpoint import checkpoints, load_checkpoint
 from fcos.training.program import train
-from fcos.training.setup import initialise, wants_channels_last
 from fcos.training.step import in_layout_of
 from fcos.training.validation import Pass, divided, loss_sums
 from fcos.types import Classes
@@ -98,69 +95,6 @@ def test_batchnorm_of_a_single_location_is_one_line(shapes, tmp_path):
     sections["train"]["batch"] = "auto"
     with pytest.raises(ConfigError, match=r"cannot learn from one location, and 1 image of 32x32 .* train\.batch=2"):
         trainer(shapes, tmp_path / "auto", model=model, **sections)
-
-
-# --------------------------------------------------------------------------- batch size
-
-
-@pytest.mark.parametrize(
-    ("fixed", "each", "room", "limit", "expected"),
-    [
-        (10, 5, 100, 64, 18),  # 10 + 18 * 5 = 100
-        (10, 5, 99, 64, 17),
-        (10, 5, 1000, 64, 64),  # the limit comes first
-        (10, 5, 15, 64, 1),
-        (10, 5, 12, 64, 1),  # nothing fits: one is the least
-        (0, 50, 120, 64, 2),
-        (10, 5, 100, 1, 1),
-    ],
-)
-def test_largest_batch_by_hand(fixed, each, room, limit, expected):
-    asked = []
-
-    def peak(n):
-        asked.append(n)
-        used = fixed + each * n
-        return used if used <= room * 1.5 else None  # real memory ends a little later than the margin
-
-    assert largest_batch(peak, room, limit) == expected
-    assert asked == sorted(asked)
-    assert max(asked) <= 2 * expected
-
-
-def test_largest_batch_from_two_measurements():
-    asked = []
-    assert largest_batch(lambda n: asked.append(n) or 10 + 5 * n, 100, 64, tries=2) == 18
-    assert asked == [1, 2]
-
-
-def test_auto_batch_is_settled_once_and_kept(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 10**9)
-    run = trainer(shapes, tmp_path / "run", train={"batch": "auto"}, model={"backbone_norm": "batch"})
-    assert run.config.train.batch == 2  # 16 images give 8 steps an epoch
-    assert all(p.grad is None for p in run.network.parameters())
-    fresh = trainer(shapes, tmp_path / "fresh", train={"batch": 2}, model={"backbone_norm": "batch"})
-    assert equal_states(run.network.state_dict(), fresh.network.state_dict())
-    stored = load_checkpoint(tmp_path / "run")
-    assert stored["config"]["train"]["batch"] == 2
-    assert "\n  batch: 2\n" in (tmp_path / "run" / "config.yaml").read_text()
-
-    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: 0)
-    small = trainer(shapes, tmp_path / "small", train={"batch": "auto", "accumulate": 2})
-    assert small.config.train.batch == 2  # one image for each part
-    with pytest.raises(ConfigError, match=r"train\.batch=auto is settled when a training run starts"):
-        train_loader(shapes["train"], tiny_config(train={"batch": "auto"}))
-
-
-def test_auto_batch_shares_the_memory_among_the_processes_of_this_machine(monkeypatch):
-    """Those on other machines have memory of their own."""
-    network, cpu = weights.build(tiny_config(), 3), torch.device("cpu")
-    one, two = (peak_bytes(lambda n=n: made_up_step(network, tiny_config(), cpu, n), cpu) for n in (1, 2))
-    state = 12 * sum(p.numel() for p in network.parameters())  # of several processes, at most
-    monkeypatch.setattr("fcos.training.batch_size.free_bytes", lambda _: int((one + 5.5 * (two - one) + state) / 0.22))
-    fabric = SimpleNamespace(device=cpu, world_size=2, autocast=nullcontext)
-    alone, both = (auto_batch(network, tiny_config(train={"batch": "auto"}), fabric, 1000, here)[0] for here in (1, 2))
-    assert 2 <= both < alone
 
 
 # --------------------------------------------------------------------------- validation loss
@@ -336,90 +270,6 @@ def test_bf16_on_the_cpu(shapes, tmp_path):
     assert all(v.dtype != torch.bfloat16 for v in [*state["model"].values(), *state["average"].values()])
 
 
-def test_fine_tuning_lists_what_is_kept(shapes, tmp_path):
-    """From a detector of other classes: all but the classification layer; of another width: what fits."""
-    first = trainer(shapes, tmp_path / "first")
-    first.run()
-    network = weights.build(first.config, 3)
-    (line,) = initialise(network, first.config, Classes(("a", "b", "c")), str(tmp_path / "first"))
-    assert line.endswith(", fresh: head.class_logits")
-    kept_parts = line.split("(")[1].split(")")[0].split(", ")
-    assert kept_parts[:2] == ["backbone", "fpn"]
-    assert "head.classification" in kept_parts
-    assert "head.class_logits" not in kept_parts
-    state = network.state_dict()
-    kept = int(line.split(": ")[1].split()[0])
-    assert kept == len(state) - 2
-    theirs = first.shipped.state_dict()
-    assert all(torch.equal(state[k], theirs[k]) for k in state if not k.startswith("head.class_logits."))
-    wide = tiny_config(model={"head_channels": 32})
-    (line,) = initialise(weights.build(wide, 2), wide, Classes(("disc", "square")), str(tmp_path / "first"))
-    kept_part, fresh_part = line.split("fresh: ")
-    assert "backbone, fpn" in kept_part
-    assert fresh_part.startswith("head.classification, head.regression")
-
-
-def test_a_class_of_the_same_name_keeps_its_row(shapes, tmp_path):
-    """What the other detector knows of "square" goes where "Square" stands here; other rows stay fresh."""
-    first = trainer(shapes, tmp_path / "first")
-    first.run()
-    layer = first.shipped.state_dict()["head.class_logits.weight"], first.shipped.state_dict()["head.class_logits.bias"]
-    disc, square = (first.classes.names.index(name) for name in ("disc", "square"))
-    network = weights.build(first.config, 3)
-    fresh = network.head.class_logits.weight.clone(), network.head.class_logits.bias.clone()
-    lines = initialise(network, first.config, Classes(("Square", "cat", "di-sc")), str(tmp_path / "first"))
-    assert lines[1] == "it knows 2 of the 3 classes already: Square, di-sc"
-    for mine, theirs, before in zip(network.head.class_logits.parameters(), layer, fresh, strict=True):
-        assert torch.equal(mine[0], theirs[square])
-        assert torch.equal(mine[1], before[1])
-        assert torch.equal(mine[2], theirs[disc])
-
-
-def test_the_names_of_coco_and_voc_meet(tmp_path):
-    network = weights.build(tiny_config(), 2)
-    state = {k: torch.full_like(v, 7.0) for k, v in network.state_dict().items()}
-    weights.save(tmp_path / "w.safetensors", state, tiny_config(), Classes(("aeroplane", "pottedplant")), {})
-    lines = initialise(network, tiny_config(), Classes(("potted plant", "airplane")), str(tmp_path / "w.safetensors"))
-    assert lines[1] == "it knows 2 of the 2 classes already: potted plant, airplane"
-    assert bool((network.head.class_logits.weight == 7).all())
-
-
-def test_a_detector_with_another_body_gives_its_fpn_and_head_only(shapes, tmp_path):
-    """Tensors of two bodies may share names and shapes and still mean nothing to each other."""
-    first = trainer(shapes, tmp_path / "first")
-    first.run()
-    other = tiny_config(model={"backbone": "resnet10t", "backbone_weights": "none"})
-    network = weights.build(other, 2)
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    line, rest = initialise(network, other, Classes(("disc", "square")), str(tmp_path / "first"))
-    assert line == ("backbone starts from random weights, with norms that do not learn; give model.backbone_norm=batch")
-    assert "fpn" in rest.split("fresh: ")[0]
-    theirs = first.shipped.state_dict()
-    for key, value in network.state_dict().items():
-        if key.startswith("backbone."):
-            assert torch.equal(value, before[key]), key
-        elif key.startswith("head."):
-            assert torch.equal(value, theirs[key]), key
-
-
-# --------------------------------------------------------------------------- memory layout
-
-
-def test_the_memory_layout_is_the_bodys_and_the_machines(monkeypatch):
-    """Dense bodies lose by channels_last on a CPU without AVX-512, depthwise ones gain (measured)."""
-    cpu = torch.device("cpu")
-    dense = weights.build(tiny_config(), 2)
-    depthwise = weights.build(tiny_config(model={"backbone": "tf_efficientnet_lite0", "backbone_weights": "none"}), 2)
-    for capability, expected in (("AVX2", False), ("AVX512", True), ("DEFAULT", True)):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
-        assert wants_channels_last(dense, "auto", cpu) is expected
-        assert wants_channels_last(depthwise, "auto", cpu) is True
-    assert wants_channels_last(dense, "auto", torch.device("cuda")) is True
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert wants_channels_last(dense, True, cpu) is True
-    assert wants_channels_last(depthwise, False, cpu) is False
-
-
 def test_images_come_in_the_layout_of_the_weights_and_the_step_is_the_same(shapes, tmp_path):
     images = torch.rand(2, 3, 8, 8)
     reports = {}
@@ -451,20 +301,6 @@ def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
     for there, said in ((True, False), (False, True)):
         monkeypatch.setattr("fcos.training.output.summary.has_bf16", lambda device, there=there: there)
         assert ("slow" in dict(run.summary())) is said
-
-
-@pytest.mark.parametrize(
-    ("sections", "told"),
-    [
-        ({"loss": {"centerness_weight": 0}}, True),
-        ({"loss": {"centerness_weight": 0}, "decode": {"score": "class"}}, False),
-        ({"loss": {"centerness_weight": 0}, "decode": {"score": "power", "power": 1}}, False),
-        ({}, False),
-    ],
-)
-def test_a_branch_that_nothing_trains_is_told_where_scores_use_it(shapes, tmp_path, capsys, sections, told):
-    Trainer(tiny_config(**sections), shapes, options(tmp_path / "run", quiet=False)).close()
-    assert ("centerness branch untrained" in capsys.readouterr().err) == told
 
 
 # --------------------------------------------------------------------------- torch.compile
