@@ -237,7 +237,7 @@ def named_in(settings: Mapping[str, object]) -> str | None:
     return name if isinstance(name, str) and name in PRESETS else None
 
 
-def with_file(config: Config, file: str | Path | None, overrides: Iterable[str | dict[str, Any]] = ()) -> Config:
+def with_file(config: Config, file: str | Path | None, overrides: Iterable[str | dict[str, Any]]) -> Config:
     """The config under the settings of a YAML file, if any, and `overrides`, which win. Another `data.size` among these
     takes the sizes of a file along that has a data.size itself, and leaves those of one that has none. ConfigError that
     names the file where it is at fault."""

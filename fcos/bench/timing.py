@@ -50,7 +50,7 @@ def products(dtype: str, device: str | torch.device = "cpu") -> list[Product]:
     return usable
 
 
-def matrix_product(dtype: str, device: str | torch.device = "cpu") -> Product | None:
+def matrix_product(dtype: str, device: str | torch.device) -> Product | None:
     """(a matrix product in `dtype`, its GFLOP), or None where torch has none for it here.
 
     fp16 is left out on a CPU, where it is emulated and takes seconds.

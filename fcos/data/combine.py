@@ -19,7 +19,7 @@ from .kinds import Kind
 from .splits import TAUGHT, name_of
 
 
-def part_dataset(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> dict[str, Dataset]:
+def part_dataset(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str, Dataset]:
     """train, and a split of each of `shares` (0..1) of the images by its name, held out one after the other.
 
     By image, the same for the same names and seed; each class in proportion, by the images that show it; images that

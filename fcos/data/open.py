@@ -81,7 +81,7 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
     return sources[there]()
 
 
-def open_judged(path: str | Path | DataSource, split: str | None = None, *, pixels: bool = True) -> Dataset:
+def open_judged(path: str | Path | DataSource, split: str | None, *, pixels: bool = True) -> Dataset:
     """The split to judge in: the one that is named, else test, val, or the only one there is. `pixels`: whether the
     images are looked at, not only their annotations."""
     with uncollected():

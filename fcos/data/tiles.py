@@ -24,7 +24,7 @@ def cut_windows(size: Size, side: int, overlap: float = OVERLAP) -> list[Window]
     ]
 
 
-def count_windows(size: Size, side: int, overlap: float = OVERLAP) -> int:
+def count_windows(size: Size, side: int, overlap: float) -> int:
     """How many `cut_windows` gives."""
     step = max(1, round(side * (1 - overlap)))
     down, across = (1 if length <= side else -(-(length - side) // step) + 1 for length in size)

@@ -76,7 +76,7 @@ def split_samples(split: str) -> NDArray[np.int64]:
     return np.flatnonzero(part == SPLITS.index(split))
 
 
-def make_scene(rng: np.random.Generator, split: str = "train", size: tuple[int, int] = (256, 256)) -> Scene:
+def make_scene(rng: np.random.Generator, split: str, size: tuple[int, int]) -> Scene:
     """One scene of `size` (height, width) with 0 to 5 digits of `split`.
 
     Digits are 44..128 pixels long (log scale) where the scene's shorter side is 256, and

@@ -72,7 +72,7 @@ def demo_config() -> Config:
     )
 
 
-def demo(out: Path, *, device: str = "auto", epochs: int | None = None) -> DemoResult:
+def demo(out: Path, *, device: str, epochs: int | None) -> DemoResult:
     """Run the demo in the folder `out`, which must not hold an earlier one."""
     began = time.perf_counter()
     console = Console()

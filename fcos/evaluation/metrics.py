@@ -134,7 +134,7 @@ def matches_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -
 def match_image(
     detections: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
     truth: tuple[NDArray[Any], NDArray[Any], Bools],
-    iou: float = 0.5,
+    iou: float,
 ) -> Ints:
     """[D] the true box that each detection of one image takes by COCO's rule, -1 for none; in any order.
 

@@ -89,9 +89,7 @@ def at_scale(detector: Detector, scale: float) -> Detector:
     return detector.replace(config=detector.config.override({"data": sides}))
 
 
-def detect_views(
-    detectors: Sequence[Detector], image: Pixels, views: Sequence[View], fusion: Fusion = "wbf"
-) -> Detections:
+def detect_views(detectors: Sequence[Detector], image: Pixels, views: Sequence[View], fusion: Fusion) -> Detections:
     """Detections of an image through every view of every detector, in its pixels, labels of the first detector.
 
     One detector with the plain view alone gives its own detections. Raises DataError as `first_labels` does.

@@ -51,9 +51,7 @@ def open_all(data: str | Path | DataSource | Dataset, split: str | None = None) 
     return with_files(whole), [name for name, part in splits.items() for _ in part.records]
 
 
-def judge_all(
-    dataset: Dataset, splits: Sequence[str], judges: Sequence[Judge], *, seed: int = 0, quiet: bool = False
-) -> Check:
+def judge_all(dataset: Dataset, splits: Sequence[str], judges: Sequence[Judge], *, seed: int, quiet: bool) -> Check:
     """Judge every record by the judge that has not learned from it, and calibrate by spoiled copies. DataError if no
     image can be read."""
     mappings = [label_mapping(judge.detector.classes, dataset.classes) for judge in judges]

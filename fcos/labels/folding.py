@@ -62,7 +62,7 @@ def folds_of(dataset: Dataset, count: int, seed: int = 0, *, quiet: bool = False
 
 
 def out_of_fold(
-    dataset: Dataset, folds: int, minutes: float | None, *, seed: int = 0, quiet: bool = False
+    dataset: Dataset, folds: int, minutes: float | None, *, seed: int = 0, quiet: bool
 ) -> tuple[list[Judge], str]:
     """Train a judge for each fold on the others: (the judges, who they are in words). A few steps are timed first, so
     that all fits into `minutes`; the time it will take is said before it begins."""

@@ -125,9 +125,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def check_fit(
-    config: Config, num_classes: int, state: Mapping[str, Tensor], source: str, changed: bool = False
-) -> None:
+def check_fit(config: Config, num_classes: int, state: Mapping[str, Tensor], source: str, changed: bool) -> None:
     """ModelError as of `load_state`, told by shapes alone: a config that asks for a huge network takes no memory."""
     try:
         with torch.device("meta"), _Unfilled():

@@ -43,7 +43,7 @@ def anchor_shapes(stride: int, rounded: bool = False) -> Tensor:
     return torch.tensor([(SIZE * s * w, SIZE * s * h) for s in SCALES for w, h in shapes])
 
 
-def grid_anchors(grid: Grid, rounded: bool = False) -> Tensor:
+def grid_anchors(grid: Grid, rounded: bool) -> Tensor:
     """All anchors [cells * 9, 4] xyxy of a level, cell by cell, centred on its points."""
     x = grid.x0 + torch.arange(grid.width) * grid.step_x
     y = grid.y0 + torch.arange(grid.height) * grid.step_y

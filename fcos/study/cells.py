@@ -65,7 +65,7 @@ def trained(
     return config
 
 
-def seconds_a_step(config: Config, data: Mapping[str, Dataset], device: str = "auto", make: Make = Trainer) -> float:
+def seconds_a_step(config: Config, data: Mapping[str, Dataset], device: str, make: Make = Trainer) -> float:
     """Of training, by doing a few in a run that is thrown away: the median. On a CPU it is processor time by the number
     of threads, which other programs on the machine do not lengthen."""
     seen = choose(NamedData({"train": data["train"]}, holdout=0), config).data

@@ -33,7 +33,7 @@ def proposals_study(
     cached: Sequence[Cached],
     dataset: Dataset,
     config: Config,
-    baselines: Mapping[str, Sequence[Detections]] | None = None,
+    baselines: Mapping[str, Sequence[Detections]] | None,
 ) -> PaperStudy:
     """Class-agnostic proposals: AR@100 and AR@1000 with and without centerness (table 6).
 

@@ -145,7 +145,7 @@ def _is_intel() -> bool:
     return "GenuineIntel" in told
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str) -> torch.device:
     """'auto' (CUDA, MPS, CPU, in this order), or a device by name, a GPU also by its number; DeviceError when it is not
     there."""
     import torch

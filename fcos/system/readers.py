@@ -308,7 +308,7 @@ def _unzip(data: bytes, path: str | Path, limit: int, kind: type[FcosError]) -> 
     return b"".join(parts)
 
 
-def check_archive(path: str | Path, kind: type[FcosError] = FcosError) -> None:
+def check_archive(path: str | Path, kind: type[FcosError]) -> None:
     """`kind` where a zip file unpacks to much more than it is, as those of torch, which are not packed, never do."""
     try:
         with open_file(path, 1 << 50, kind) as file:

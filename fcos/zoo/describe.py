@@ -21,10 +21,10 @@ from .models import known_models
 
 def describe_model(
     model: str,
-    overrides: Sequence[str] = (),
-    size: str | None = None,
-    classes: int | None = None,
-    layers: bool = False,
+    overrides: Sequence[str],
+    size: str | None,
+    classes: int | None,
+    layers: bool,
 ) -> Info:
     """Info of a preset, run folder or model file, at `size` ("HxW") or the config's, for `classes`; left out: those of
     its weights, 80 where it has none."""
@@ -47,7 +47,7 @@ def describe_model(
     return replace(info, **its) if classes in (None, known) else info
 
 
-def settings_of(model: str, overrides: Sequence[str] = ()) -> Config:
+def settings_of(model: str, overrides: Sequence[str]) -> Config:
     """The settings of a preset or of a model, a run folder or a file, with changes to them."""
     if model in PRESETS:
         return resolve(model, overrides)

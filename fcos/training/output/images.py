@@ -125,8 +125,8 @@ def write_run_page(
     folder: Path,
     title: str,
     facts: Sequence[tuple[str, str]],
-    metrics: Metrics | None = None,
-    ending: Ending | None = None,
+    metrics: Metrics | None,
+    ending: Ending | None,
 ) -> Path:
     """report.html of a training run: the result first, the settings last. `metrics` are of the last evaluation, or of
     the best weights where the run has come to its `ending`; the images are those in the folder."""

@@ -119,7 +119,7 @@ class Output:
         return [round(score, 4) for score in scores.tolist()]
 
 
-def one_a_line(names: Sequence[str], unused: Collection[str] = ()) -> str:
+def one_a_line(names: Sequence[str], unused: Collection[str]) -> str:
     """A list of class names, one a line; DataError for names that it would not be read with. LabelMe's two for what is
     no object are left out in reading, which loses nothing where they are `unused`."""
     lost = [name for name in names if name in NO_CLASSES and name not in unused]
