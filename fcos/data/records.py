@@ -117,22 +117,13 @@ class Texts(Sequence[str]):
 
 
 @dataclass(frozen=True)
-class Table:
-    """The columns of N records with G boxes. Meanings and units are those of `Record`.
+class Boxes:
+    """G boxes of N records, in the order of the records. Meanings and units are those of `Record`.
 
-    ids [N] int64; sizes [N,2] int64 (height, width); windows [N,4] and wholes [N,2] int64, -1 where there are none;
-    names and paths: texts, `has_path` [N] bool; record i has the boxes `starts[i] : starts[i + 1]` [N+1] int64 of
-    boxes [G,4] float32, labels [G] int64, ignore [G] bool, areas [G] float64, xywh [G,4] float64, scores [G] float64
-    (NaN where there is none).
+    Record i has the boxes `starts[i] : starts[i + 1]` [N+1] int64 of boxes [G,4] float32, labels [G] int64, ignore [G]
+    bool, areas [G] float64, xywh [G,4] float64, scores [G] float64 (NaN where there is none).
     """
 
-    ids: np.ndarray
-    sizes: np.ndarray
-    windows: np.ndarray
-    wholes: np.ndarray
-    names: Texts
-    paths: Texts
-    has_path: np.ndarray
     starts: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
@@ -141,6 +132,23 @@ class Table:
     xywh: np.ndarray
     scores: np.ndarray
 
+
+@dataclass(frozen=True)
+class Table(Boxes):
+    """The columns of N records, those of their boxes first.
+
+    ids [N] int64; sizes [N,2] int64 (height, width); windows [N,4] and wholes [N,2] int64, -1 where there are none;
+    has_path [N] bool; names and paths: texts.
+    """
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    windows: np.ndarray
+    wholes: np.ndarray
+    has_path: np.ndarray
+    names: Texts
+    paths: Texts
+
     @staticmethod
     def whole(
         ids: Sequence[int], sizes: np.ndarray, names: Sequence[str], paths: Sequence[Path | None], boxes: Boxes
@@ -148,34 +156,19 @@ class Table:
         """The columns of whole images, no windows."""
         count = len(ids)
         return Table(
-            _numbers(ids),
-            np.asarray(sizes, np.int64).reshape(-1, 2),
-            np.full((count, 4), _NONE, np.int64),
-            np.full((count, 2), _NONE, np.int64),
-            Texts.of(names),
-            Texts.of(["" if path is None else os.fspath(path) for path in paths]),
-            np.array([path is not None for path in paths], bool),
-            boxes.starts,
-            boxes.boxes,
-            boxes.labels,
-            boxes.ignore,
-            boxes.areas,
-            boxes.xywh,
-            np.full(len(boxes.boxes), np.nan) if boxes.scores is None else boxes.scores,
+            **vars(boxes),
+            ids=_numbers(ids),
+            sizes=np.asarray(sizes, np.int64).reshape(-1, 2),
+            windows=np.full((count, 4), _NONE, np.int64),
+            wholes=np.full((count, 2), _NONE, np.int64),
+            has_path=np.array([path is not None for path in paths], bool),
+            names=Texts.of(names),
+            paths=Texts.of(["" if path is None else os.fspath(path) for path in paths]),
         )
 
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of all records, flat and in the order of the records; the last columns of `Table`."""
-
-    starts: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignore: np.ndarray
-    areas: np.ndarray
-    xywh: np.ndarray
-    scores: np.ndarray | None = None
+    def rows(self, which: np.ndarray) -> dict[str, Any]:
+        """The columns of the boxes that `which` selects, but for `starts`."""
+        return {field.name: getattr(self, field.name)[which] for field in fields(Boxes) if field.name != "starts"}
 
 
 class Records(Sequence[Record]):
@@ -242,33 +235,17 @@ class Records(Sequence[Record]):
         """The records at `indices`, in that order, -1 being the last; or those that a bool mask [N] selects. DataError
         for anything else."""
         at = _places(indices, len(self))
-        table = self.table
-        starts, rows = _rows(table.starts, at)
-        return Records(
-            Table(
-                table.ids[at],
-                table.sizes[at],
-                table.windows[at],
-                table.wholes[at],
-                table.names.take(at),
-                table.paths.take(at),
-                table.has_path[at],
-                starts,
-                table.boxes[rows],
-                table.labels[rows],
-                table.ignore[rows],
-                table.areas[rows],
-                table.xywh[rows],
-                table.scores[rows],
-            )
-        )
+        t = self.table
+        starts, rows = _rows(t.starts, at)
+        own = {name: getattr(t, name)[at] for name in ("ids", "sizes", "windows", "wholes", "has_path")}
+        names, paths = t.names.take(at), t.paths.take(at)
+        return Records(Table(starts=starts, **t.rows(rows), **own, names=names, paths=paths))
 
     def keep(self, rows: np.ndarray) -> Records:
         """The same records with only the boxes that `rows` [G] bool selects."""
         t = self.table
         starts = np.concatenate(([0], np.cumsum(rows)))[t.starts]
-        kept = {name: getattr(t, name)[rows] for name in ("boxes", "labels", "ignore", "areas", "xywh", "scores")}
-        return Records(replace(t, starts=starts, **kept))
+        return Records(replace(t, starts=starts, **t.rows(rows)))
 
     def labelled(self, labels: np.ndarray, ignore: np.ndarray | None = None) -> Records:
         """The same boxes under new `labels` [G], and with new ignore flags where given."""
@@ -376,5 +353,6 @@ def _arrays(table: Table) -> list[np.ndarray]:
 
 
 def _table(arrays: Sequence[np.ndarray]) -> Table:
-    ids, sizes, windows, wholes, letters, starts, others, ends, *rest = arrays
-    return Table(ids, sizes, windows, wholes, Texts(letters, starts), Texts(others, ends), *rest)
+    *columns, letters, starts, others, ends = arrays
+    named = dict(zip((field.name for field in fields(Table)), columns, strict=False))
+    return Table(**named, names=Texts(letters, starts), paths=Texts(others, ends))

@@ -131,6 +131,7 @@ def assemble(images: list[ImageFile], rows: Rows, problems: Problems) -> Records
         rows.ignore[order].astype(bool),
         np.where(np.isfinite(given) & (given >= 0), given, extent[:, 0] * extent[:, 1]),
         np.concatenate([rows.boxes[order, :2], extent], axis=1),
+        np.full(len(order), np.nan),
     )
     kept = [images[index] for index in used]
     names = [text_name(image.file_name) for image in kept]
