@@ -324,7 +324,7 @@ def test_compiling_is_not_silent(shapes, tmp_path, monkeypatch, capsys, works):
             learn(config, shapes, tmp_path / "run", quiet=False)
     said = capsys.readouterr().err
     assert "the first step waits for torch.compile" in said
-    assert ("the first step took 0:" in said) == works
+    assert ("the first step took" in said) == works
 
 
 @pytest.mark.slow
