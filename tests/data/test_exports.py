@@ -256,3 +256,6 @@ def test_boxes_that_are_written_otherwise_than_they_are_read_are_told(written, t
     said = notes(open_dataset(tmp_path))
     assert ("as if all were" in said) == bool(told)
     assert told in said
+    content["annotations"] = content["annotations"][:10]  # so few may all be odd
+    put(tmp_path, {"x.json": content}, [])
+    assert "as if all were" not in notes(open_dataset(tmp_path))

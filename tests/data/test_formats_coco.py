@@ -25,7 +25,7 @@ def test_coco_worked_by_hand(tmp_path):
         note(30, [10, 20, 30, 40], 7, area=77),
         note(30, [99, 79, 1, 1], 1, iscrowd=1),
         note(30, [0, 0, 5, 5], 1, ignore=1),
-        note(30, [0, 0, 5, 5], 1, difficult=1),
+        note(30, [0, 0, 5, 5], 1, difficult=1, area=-3),  # no area: that of the box
     ]
     dataset = open_dataset(coco(tmp_path / "data.json", [entry(30, "a.jpg"), entry(4, "b.jpg")], rows))
     first, empty = dataset.records
@@ -298,6 +298,8 @@ def test_exif_rotation_and_the_size_that_the_file_gives(tmp_path):
     assert dataset.records[0].size == (100, 80)
     assert dataset.records[0].boxes.tolist() == [[20, 10, 60, 40]]  # turned by 90 degrees: x' = 80 - y2, y' = x1
     assert any("boxes turned with them" in str(n) for n in dataset.notes)
+    assert dataset.records[0].exact().tolist() == [[20, 10, 40, 30]]  # width and height have changed places too
+    assert dataset.records[0].areas.tolist() == [1200]
     tall = [note(1, [10, 60, 30, 38])]  # reaches y = 98: only possible in the displayed image
     dataset = open_dataset(coco(tmp_path / "val.json", [entry(1, "a.jpg", 100, 80)], tall))
     assert dataset.records[0].boxes.tolist() == [[10, 60, 40, 98]]

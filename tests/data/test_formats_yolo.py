@@ -6,6 +6,7 @@ import yaml
 from PIL import Image
 from written import exif, write_image
 
+from fcos.data import kinds
 from fcos.data.open import open_dataset, open_splits
 from fcos.errors import DataError
 
@@ -132,6 +133,13 @@ def test_yolo_errors(content, message, tmp_path):
     (tmp_path / "bad.txt").write_text("../../etc/passwd.jpg\n")
     with pytest.raises(DataError, match=message):
         open_dataset(tmp_path / "data.yaml")
+
+
+def test_yolo_boxes_a_little_over_the_edge_are_kept_and_told(tmp_path):
+    yolo(tmp_path, "0 .9 .5 .4 .5\n", {"train": "images/train", "names": ["cat"]})
+    dataset = open_dataset(tmp_path, strict=True)
+    np.testing.assert_allclose(dataset.records[0].boxes, [[70, 20, 110, 60]], rtol=1e-6)
+    assert [note.kind for note in dataset.notes] == [kinds.PARTLY_OUTSIDE]
 
 
 def test_yolo_rotated_image_uses_the_displayed_size(tmp_path):

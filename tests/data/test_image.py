@@ -11,11 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fcos.data.images import reading
+from fcos.data.images import gif, reading
+from fcos.data.images.jpeg import Header, parse_jpeg
 from fcos.data.images.reading import (
     image_header,
     image_size,
@@ -486,6 +488,37 @@ def test_a_gif_cut_in_its_pixels_is_told(size):
                 except ImageError:
                     continue
             assert told or np.array_equal(image, whole), (at, end)
+
+
+def test_a_gif_with_colours_of_its_own_images():
+    """The table of colours of an image stands behind its frame; nothing in it is a block."""
+    table = bytes([0, 0x2C, 0x3B, 0x21, 200, 0, 0x2C, 9, 9, 1, 0, 0x3B])
+    image = b"\x2c" + struct.pack("<4HB", 0, 0, 1, 1, 0x81) + table + b"\x02\x02\x44\x01\x00"
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+    for images in (1, 2):
+        data = head + images * image
+        for end in (b";", b""):
+            assert gif.is_whole(data + end)
+            assert not gif.is_cut(io.BytesIO(data + end))
+            assert gif.moves(io.BytesIO(data + end)) == (images > 1)
+        assert gif.is_cut(io.BytesIO(data[:-2]))
+        for left in range(1, len(image) - 1):
+            assert not gif.is_whole(head + image[:-left])
+    assert np.array_equal(read_image(head + image + b";"), [[[0, 0x2C, 0x3B]]])
+
+
+def test_fill_bytes_in_front_of_a_marker_are_nothing():
+    data = encoded(Image.fromarray(scene()), "JPEG", exif=marked(6))
+    at = data.index(b"\xff\xdb")
+    filled = data[:at] + b"\xff\xff" + data[at:]
+    assert parse_jpeg(filled).header == parse_jpeg(data).header == Header(48, 80, 6)
+    assert np.array_equal(read_image(filled), read_image(data))
+
+
+def test_a_tensor_with_transparency_in_either_order_is_the_array():
+    values = np.dstack([scene(), np.full((48, 80), 128, np.uint8)])
+    for tensor in (torch.from_numpy(values), torch.from_numpy(values).permute(2, 0, 1)):
+        assert np.array_equal(load_image(tensor), load_image(values))
 
 
 def test_a_tiff_whose_jpeg_tables_are_zeros_is_told():

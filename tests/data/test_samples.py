@@ -10,6 +10,7 @@ from PIL import Image
 from samples import put, region, rows
 
 from fcos.data.formats.common.coco_columns import box_of_runs
+from fcos.data.formats.common.values import bounds
 from fcos.data.open import open_dataset, open_splits
 from fcos.data.write import convert
 from fcos.errors import DataError
@@ -366,6 +367,25 @@ def test_more_than_ten_numbered_names_stand_in_their_order(tmp_path):
     line = {"file_name": "a.jpg", "objects": {"bbox": [[10, 20, 30, 40]] * 2, "categories": [2, 10]}}
     put(tmp_path, {"metadata.jsonl": json.dumps(line), "README.md": f"---\n{front}\n---\n"}, ["a.jpg"])
     assert [row[0] for row in rows(open_dataset(tmp_path, strict=True))["a.jpg"]] == ["kind 2", "kind 10"]
+
+
+def test_names_beside_numbered_ones_are_classes_too(tmp_path):
+    front = json.dumps({"dataset_info": {"features": [{"dtype": {"class_label": {"names": {"0": "dog"}}}}]}})
+    line = {"file_name": "a.jpg", "objects": {"bbox": [[10, 20, 30, 40]] * 2, "categories": ["cow", "dog"]}}
+    put(tmp_path, {"metadata.jsonl": json.dumps(line), "README.md": f"---\n{front}\n---\n"}, ["a.jpg"])
+    assert [row[0] for row in rows(open_dataset(tmp_path, strict=True))["a.jpg"]] == ["cow", "dog"]
+
+
+def test_an_image_in_two_files_needs_a_choice(tmp_path):
+    put(tmp_path, {f"{name}.json": _ENTRIES for name in ("one", "two")}, ["a.jpg", "b.jpg"])
+    with pytest.raises(DataError, match=r"one\.json and .*two\.json both describe"):
+        open_dataset(tmp_path)
+
+
+def test_points_that_are_none_have_no_box():
+    assert bounds([[3, 4], [1, 9, 5]]) == (1, 4, 3, 9)  # a third number is a depth
+    for points in ([[1], [2, 3]], [[], [2, 3]], [], None, [4, 5], "ab"):
+        assert bounds(points) is None
 
 
 def test_open_images(tmp_path):

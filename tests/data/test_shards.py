@@ -149,6 +149,9 @@ def test_many_shards_and_a_damaged_one(sets, tmp_path, monkeypatch):
     assert [path.read_bytes() for path in shards] == [
         path.read_bytes() for path in sorted((tmp_path / "again" / "train").iterdir())
     ]
+    monkeypatch.setattr(webdataset, "_BYTES", 1)  # what is larger than a shard has one of its own
+    convert(splits, tmp_path / "small", "webdataset")
+    assert len(list((tmp_path / "small" / "train").iterdir())) == 10
     data = shards[2].read_bytes()
     shards[2].write_bytes(data[: len(data) - 12_000])
     with pytest.raises(DataError, match=r"000002\.tar: it is no plain tar file, or damaged"):
