@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from golden import keys
 from variants import LISTS, distinct, shapes_of, variant
 
+from fcos.convert.families import mmdet
 from fcos.convert.recognise import recognise
 from fcos.convert.translate import FAMILIES, Hints, convert, export_state, from_state
 from fcos.errors import ModelError
@@ -171,6 +172,9 @@ def test_the_config_in_an_mmdetection_file_tells_its_loss_sampling_and_nms():
     old = "center_sampling=False, loss_bbox=dict(type='IoULoss'), test_cfg=dict(nms=dict(type='nms', iou_thr=0.5))"
     found = from_state(state, {"meta": {"config": old}}).config
     assert (found.loss.box, found.decode.nms_iou, found.assign.center_radius) == ("iou", 0.5, 0)
+    for stated, tower in (("True", "regression"), ("False", "classification")):
+        found, _, _ = mmdet._from_config(f"norm_on_bbox=True, centerness_on_reg={stated}")
+        assert found == {"centerness_on": tower, "regression": "relu", "normalize": True}
 
 
 PIPELINES = """

@@ -135,6 +135,16 @@ def test_words_with_ranges_are_told_from_settings():
     assert fixed == ["train.seed=1", "a=../b"]
     crop, clip = sort_ranges(["data.crop=0..1", "train.clip=1..10"])[0].values()  # shares, however they are written
     assert (crop, clip) == (Range(0.0, 1.0), Range(1.0, 10.0))
+    assert (crop.log, clip.log) == (False, True)
+    assert [space["data.size"].nearest(side) for side in (1, 300.6, 300.4, 900)] == [256, 301, 300, 416]
+    assert [crop.nearest(share) for share in (-1.0, 0.3, 2.0)] == [0.0, 0.3, 1.0]
+
+
+def test_the_command_of_a_trial_is_without_what_only_trials_want(tmp_path):
+    given = "fcos train 'my data' train.plots=false train.keep=weights train.lr=0.1"
+    (tmp_path / "command.txt").write_text(f"{given}\n")
+    assert tuning._command(tmp_path, []) == "fcos train 'my data' train.lr=0.1"
+    assert tuning._command(tmp_path, ["train.plots=false"]) == "fcos train 'my data' train.plots=false train.lr=0.1"
     assert [what.log for what in space.values() if isinstance(what, Range)] == [True, False]
 
 

@@ -61,6 +61,12 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server, cache):
     assert server.served == len(CONTENT)  # nothing came twice
 
 
+def test_a_transfer_that_breaks_often_and_comes_further_each_time_ends_well(server, cache):
+    server.cut = [60_000] * (2 * download.TRIES)
+    assert fetch(remote(server)).read_bytes() == CONTENT
+    assert server.served == len(CONTENT)
+
+
 def test_half_a_file_of_an_earlier_call_is_resumed(server, cache):
     server.cut = [400_000, *[0] * download.TRIES]
     with pytest.raises(ModelError, match="400000 of 700000 bytes"):

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from fileserver import FileServer
 from PIL import Image
-from tiny import NAMES, tiny_config
+from tiny import NAMES, equal_states, tiny_config
 from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -33,6 +33,7 @@ from fcos.zoo.card import photographs
 from fcos.zoo.download import Remote, sha256
 from fcos.zoo.find import find_weights, load_network
 from fcos.zoo.models import known_models
+from fcos.zoo.pack import pack
 
 
 def run(capsys, *arguments):
@@ -300,6 +301,9 @@ def test_a_half_converted_file_is_made_again_without_the_network(served, cache):
     path.write_bytes(whole[:1000])
     served.status = [500] * 9
     assert find_weights("torchvision/fcos-r50-coco").read_bytes() == whole
+    state, config, classes, about = weights.read(path)
+    weights.save(path, state, config, classes, {**about, "fcos": "1.0.0"})  # of another version of the package
+    assert find_weights("torchvision/fcos-r50-coco").read_bytes() == whole
 
 
 def test_offline_error_names_the_place(cache, monkeypatch, capsys):
@@ -343,6 +347,8 @@ def test_pack(tmp_path, capsys):
     assert "2 classes, 64 px" in said
     assert out.stat().st_size < 0.55 * (run_folder / "best.safetensors").stat().st_size
     read, kept, classes, about = weights.read(out)
+    pack(run_folder, tmp_path / "full.safetensors", {}, full=True)
+    assert equal_states(weights.read(tmp_path / "full.safetensors")[0], state)
     assert (kept, classes) == (config, Classes(NAMES))
     assert about["judged_on"] == "voc2007 test, 540 images"
     assert (about["AP"], about["step"], about["licence"]) == (0.4, 12, "Apache-2.0")
