@@ -137,6 +137,7 @@ def test_words_with_ranges_are_told_from_settings():
     assert (crop, clip) == (Range(0.0, 1.0), Range(1.0, 10.0))
     assert (crop.log, clip.log) == (False, True)
     assert [space["data.size"].nearest(side) for side in (1, 300.6, 300.4, 900)] == [256, 301, 300, 416]
+    assert [what.log for what in space.values() if isinstance(what, Range)] == [True, False]
     assert [crop.nearest(share) for share in (-1.0, 0.3, 2.0)] == [0.0, 0.3, 1.0]
 
 
@@ -145,7 +146,6 @@ def test_the_command_of_a_trial_is_without_what_only_trials_want(tmp_path):
     (tmp_path / "command.txt").write_text(f"{given}\n")
     assert tuning._command(tmp_path, []) == "fcos train 'my data' train.lr=0.1"
     assert tuning._command(tmp_path, ["train.plots=false"]) == "fcos train 'my data' train.plots=false train.lr=0.1"
-    assert [what.log for what in space.values() if isinstance(what, Range)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,14 @@ def test_a_trial_that_fails_counts_as_bad_and_three_in_a_row_end_it(made, undraw
 
     def learn(out, settings, minutes, on_epoch):
         calls.append(out)
-        if len(calls) == 2:
+        if len(calls) in (2, 5):  # with a whole one in between
             raise FcosError("step 3: the box loss is not finite")
         if len(calls) == 3:
             raise RuntimeError("CUDA out of memory. Tried to allocate")
         return learner(near)(out, settings, minutes, on_epoch)
 
     found = tune(search(trials=5), tmp_path / "t", str, learn)
-    assert [t.state for t in found.tried] == ["whole", "failed", "failed", "whole", "whole"]
+    assert [t.state for t in found.tried] == ["whole", "failed", "failed", "whole", "failed"]
     assert [t.error for t in found.tried[1:3]] == ["step 3: the box loss is not finite", "there was not enough memory"]
 
     def broken(*_, **__):

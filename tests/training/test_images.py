@@ -196,3 +196,28 @@ def test_a_batch_is_drawn_with_its_points(shapes, tmp_path):
     levels = set(points.level[(index >= 0).any(dim=0)].tolist())
     for level in levels:  # each level's colour is among what the points changed
         assert (np.abs(changed - np.array(level_color(level))).max(axis=1) < 12).any()
+
+
+def test_a_running_mean_by_hand():
+    """Over a twentieth of the values on either side: a straight line stays one, but for its ends."""
+    line = run_plots._smooth([float(k) for k in range(60)])
+    assert line[3:-3].tolist() == list(range(3, 57))
+    assert (line[0], line[-1]) == (1.5, 57.5)  # of 0..3, of 56..59
+    assert run_plots._smooth([0.0, 9.0]).tolist() == [4.5, 4.5]
+
+
+def test_what_there_is_to_learn_by_hand(tmp_path, monkeypatch):
+    """One box at the right, near the top; of 40 classes those at both ends are named, and how many are not."""
+    figures = []
+    new = run_plots.new_figure
+    monkeypatch.setattr(run_plots, "new_figure", lambda *sides: figures.append(new(*sides)) or figures[0])
+    told = run_plots.Labels(
+        [40 - k for k in range(40)], [f"kind {k}" for k in range(40)], np.array([1]), np.array([[20.0, 30.0]]),
+        np.array([[0.95, 0.05]]), np.array([0]), (8, 16),
+    )  # fmt: skip
+    run_plots.labels(told, tmp_path / "labels.png")
+    classes, _, places, *_ = figures[0].axes
+    heat = np.asarray(places.images[0].get_array())
+    assert heat.sum() == heat[0, -1] == 1
+    named = [tick.get_text() for tick in classes.get_yticklabels()]
+    assert named == [*(f"kind {k}" for k in range(15)), "11 more", *(f"kind {k}" for k in range(26, 40))]
