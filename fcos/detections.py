@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import FcosError, did_you_mean, require
+from .errors import FcosError, did_you_mean, no_attribute, require
 from .foreign import Numbers, as_corners, as_field, numbered
 from .system.files import csv_text, write_whole
 from .system.names import UNKNOWN, find_class
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
+_ELSEWHERE = {  # what other programs call it
+    "xyxy": ".boxes",
+    "xywh": ".to_coco()",
+    **dict.fromkeys(("conf", "confidence", "probs"), ".scores"),
+    **dict.fromkeys(("cls", "class_id", "classes"), ".labels, or .names[label]"),
+    **dict.fromkeys(("id", "tracker_id"), ".track_ids"),
+    "path": ".source",
+    **dict.fromkeys(("plot", "show", "render"), ".draw()"),
+    **dict.fromkeys(("pandas", "to_df"), ".to_pandas()"),
+    **dict.fromkeys(("json", "to_json", "tojson"), '.to_dict(), or .save("found.json")'),
+    "to_csv": '.save("found.csv")',
+    "cpu": '.to("cpu")',
+}
 DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what `Detections.save` draws, and writes
 WRITTEN = (".json", ".txt", ".csv")
 
@@ -176,6 +189,11 @@ class Detections:
             if low < 0 or high >= len(self.names):
                 odd = low if low < 0 else high
                 raise ValueError(f"the label {odd} is none of 0..{len(self.names) - 1}: {', '.join(self.names[:10])}")
+
+    if not TYPE_CHECKING:  # which knows what there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _ELSEWHERE)
 
     @staticmethod
     def empty() -> Detections:

@@ -9,7 +9,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -118,6 +118,15 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str, count: int 
     """The end of a message about a name that does not exist: the nearest that do, or `otherwise`."""
     near = nearest(name, known, count)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def no_attribute(thing: object, name: str, elsewhere: Mapping[str, str]) -> AttributeError:
+    """The error for an attribute that `thing` lacks, for its `__getattr__`; `elsewhere` says how what other programs
+    call so is had here."""
+    if hasattr(type(thing), name):  # a property that failed: its own error
+        object.__getattribute__(thing, name)
+    told = f"; write {elsewhere[name]}" if name in elsewhere else ""
+    return AttributeError(f"{type(thing).__name__!r} object has no attribute {name!r}{told}", name=name, obj=thing)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], of: str) -> None:

@@ -18,7 +18,7 @@ from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
 from ..detections import Detections, Kept, Results
-from ..errors import ConfigError, ModelError, check_count, check_names
+from ..errors import ConfigError, ModelError, check_count, check_names, no_attribute
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
@@ -38,6 +38,18 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Source")
 Sources: TypeAlias = "list[S] | tuple[S, ...]"
+
+
+_ELSEWHERE = {  # what other programs call it
+    **dict.fromkeys(("names", "class_names", "CLASSES"), ".classes.names"),
+    **dict.fromkeys(("predict", "detect_image", "infer"), "model(image)"),
+    "track": "model.stream(video), or fcos track on the command line",
+    **dict.fromkeys(("to", "cuda", "cpu"), 'fcos.load(NAME, device="cuda")'),
+    "eval": "nothing: it is always so",
+    **dict.fromkeys(("train", "fit"), "fcos.train(data, init=NAME)"),
+    **dict.fromkeys(("val", "evaluate"), "fcos.evaluate(model, data)"),
+    "info": "fcos info NAME on the command line",
+}
 
 
 class Changes(TypedDict, total=False):
@@ -105,6 +117,11 @@ class Detector:
             raise ModelError(
                 f"decode.calibration has {lines} lines for {plural(classes, 'class')}; give one, or one each"
             )
+
+    if not TYPE_CHECKING:  # which knows what there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, _ELSEWHERE)
 
     def __repr__(self) -> str:
         place = self.running

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import pickle
+import re
 import weakref
 
 import numpy as np
@@ -438,3 +439,27 @@ def test_a_link_that_leads_nowhere_is_named_as_other_files_that_cannot_be_read(t
     (tmp_path / "dead.jpg").symlink_to(tmp_path / "missing.jpg")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert [p.name for p in find_images([str(tmp_path)])] == ["a.png", "dead.jpg"]
+
+
+def test_names_of_other_programs_say_what_it_is_here(detector):
+    """And change nothing else: no attribute, no name in the list of them, copies and pickles as ever."""
+    found = detector(np.zeros((64, 64, 3), np.uint8), score=0)
+    for thing, name, told in (
+        (detector, "names", "write .classes.names"),
+        (detector, "predict", "write model(image)"),
+        (found, "xyxy", "write .boxes"),
+        (found, "tracker_id", "write .track_ids"),
+        (found, "nothing_at_all", "has no attribute 'nothing_at_all'"),
+    ):
+        with pytest.raises(AttributeError, match=re.escape(told) + "$"):
+            getattr(thing, name)
+        assert not hasattr(thing, name)
+        assert name not in dir(thing)
+    assert copy.copy(found) == copy.deepcopy(found) == pickle.loads(pickle.dumps(found)) == found
+    assert copy.copy(detector)(np.zeros((64, 64, 3), np.uint8), score=0) == found
+
+
+def test_what_a_property_fails_of_is_told(detector, monkeypatch):
+    monkeypatch.setattr(Detector, "shown", property(lambda self: self.config.no_such))
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = detector.shown
