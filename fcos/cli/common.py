@@ -202,20 +202,32 @@ def the_one(things: Sequence[str], given: str | Path | None, option: str) -> str
 
 
 def refuse(context: typer.Context, what: str, *names: str) -> None:
-    """FcosError for options that were given where they mean nothing; names as the command's parameters have them."""
-    options = {param.name: param.opts[0] for param in context.command.params}
-    given = [options[n] for n in names if getattr(context.get_parameter_source(n), "name", "") == "COMMANDLINE"]
-    if given:
+    """FcosError for options that were given where nothing could do what they ask; names as the command's parameters
+    have them. Of an option that fcos 1.0.0 took there, `tell_unused` tells instead."""
+    if given := _given(context, names):
         raise FcosError(f"{what} takes no {' and no '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
 
 
-def check_overlap(context: typer.Context, tile: str | None, own: int | None) -> None:
-    """FcosError for --overlap where a model looks at whole images. `tile` is the option, `own` what the model learned
+def tell_unused(context: typer.Context, what: str, *names: str) -> None:
+    """A line where options were given that change nothing there. Command lines that worked in an earlier 1.x go on."""
+    if given := _given(context, names):
+        change = "it changes" if len(given) == 1 else "they change"
+        say(f"note: {what} takes no {' and no '.join(given)}; {change} nothing")
+
+
+def _given(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Those of the parameters that stand on the command line, as its options are written."""
+    options = {param.name: param.opts[0] for param in context.command.params}
+    return [options[n] for n in names if getattr(context.get_parameter_source(n), "name", "") == "COMMANDLINE"]
+
+
+def tell_overlap(context: typer.Context, tile: str | None, own: int | None) -> None:
+    """A line for --overlap where a model looks at whole images. `tile` is the option, `own` what the model learned
     from and looks at where the option is left out."""
     if tile in ("none", "0"):
-        refuse(context, f"--tile {tile}", "overlap")
+        tell_unused(context, f"--tile {tile}", "overlap")
     if tile is None and not own:
-        refuse(context, "a model of whole images without --tile", "overlap")
+        tell_unused(context, "a model of whole images without --tile", "overlap")
 
 
 def data_source(path: str | Path, format: str | None, images_in: Path | None, labels: Path | None) -> DataSource:
@@ -254,14 +266,14 @@ def for_learning(key: str) -> bool:
     return section in ("train", "loss") or (section == "data" and name in _LEARNING)
 
 
-def check_detecting(overrides: Sequence[str]) -> None:
-    """FcosError for a setting that detecting does not use."""
+def _tell_learning(overrides: Sequence[str]) -> None:
+    """A line for each setting that detecting does not use."""
     for setting in overrides:
         key, _, value = setting.partition("=")
         name = key.strip().rpartition(".")[2]
         if for_learning(key.strip()):
             only = f"; for some classes only: --classes {value}" if name == "classes" else ""
-            raise FcosError(f"{setting} is for training, and detecting does not use it; leave it out{only}")
+            say(f"note: {setting} is for training, and detecting does not use it{only}")
 
 
 def detecting_words(
@@ -269,7 +281,7 @@ def detecting_words(
 ) -> tuple[list[str], list[str]]:
     """`sort_words` of a verb that detects, with what --calibrated means among the settings."""
     things, overrides = sort_words(words, settings, context)
-    check_detecting(overrides)
+    _tell_learning(overrides)
     return things, [*overrides, *(["decode.calibrated=true"] if calibrated else [])]
 
 
@@ -284,9 +296,9 @@ def ended_by_signals(reader: Reader) -> Iterator[StopSignals]:
         yield signals
 
 
-def check_looks(context: typer.Context, tile: str | None, model: str, own: int | None) -> None:
-    """`check_overlap`, and `tell_tiles` where nobody asked for tiles or for whole images."""
-    check_overlap(context, tile, own)
+def tell_looks(context: typer.Context, tile: str | None, model: str, own: int | None) -> None:
+    """`tell_overlap`, and `tell_tiles` where nobody asked for tiles or for whole images."""
+    tell_overlap(context, tile, own)
     if tile is None:
         tell_tiles(model, own)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..system.stderr import say
 from . import complete
-from .common import WORDS, Settings, refuse, sort_words
+from .common import WORDS, Settings, sort_words, tell_unused
 
 SourceName = Literal["auto", "torchvision", "detectron2", "adelaidet", "original", "mmdet"]
 TargetName = Literal["torchvision", "detectron2", "adelaidet", "original", "mmdet"]
@@ -60,9 +61,9 @@ def command(
     if things:
         raise ConfigError(f"{things[0]!r} is no setting; write KEY=VALUE")
     if target is not None:
-        refuse(context, "--to", "source", "dialect", "names")
+        tell_unused(context, "--to", "source", "dialect", "names")
         if overrides:
-            raise ConfigError(f"{overrides[0]!r}: settings are stored in a file of fcos; --to takes none")
+            say(f"note: --to takes no settings, which a file of fcos stores; {overrides[0]} changes nothing")
         if out.suffix not in (".pth", ".pt", ".pkl"):
             raise ModelError(f"{out} must end in .pth or .pkl with --to {target}")
         count, needs = export(find_weights(checkpoint), out, target, fold=fold)

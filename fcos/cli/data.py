@@ -10,7 +10,7 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import DEFAULT, WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words
+from .common import DEFAULT, WORDS, Format, ImagesIn, Labels, Settings, data_source, refuse, sort_words, tell_unused
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -345,7 +345,7 @@ def show(
     if overrides and not augment:
         raise ConfigError("settings change nothing here without --augment")
     if not augment:
-        refuse(context, "a sheet without --augment", "model")
+        tell_unused(context, "a sheet without --augment", "model")
     source = data_source(path, format, images_in, labels)
     if split:
         dataset = open_dataset(source, split)

@@ -32,6 +32,7 @@ from .common import (
     refuse,
     runtime_option,
     sort_words,
+    tell_unused,
     the_one,
 )
 from .eval_run import (
@@ -201,8 +202,8 @@ def what_to_judge(
 
 
 def _check(context: typer.Context, asked: Asked, overrides: Sequence[str]) -> None:
-    """Refuse a command line that does not say what to judge on which data, or has an option that means nothing beside
-    the others."""
+    """Refuse a command line that does not say what to judge on which data; tell of options that mean nothing beside the
+    others."""
     from ..data.runs import missing
     from ..evaluation.program import is_results
     from ..system.files import check_folder
@@ -220,22 +221,23 @@ def _check(context: typer.Context, asked: Asked, overrides: Sequence[str]) -> No
     if asked.no_model:
         if overrides:
             raise FcosError(f"{overrides[0]!r} is a setting of a model, and there is none beside a file of detections")
-        refuse(context, "a file of detections", *_OF_MODEL)
+        tell_unused(context, "a file of detections", *_OF_MODEL)
     if not given["ci"] and asked.compare is None:
-        refuse(context, "a run without --ci and --compare", "resamples", "seed")
+        tell_unused(context, "a run without --ci and --compare", "resamples", "seed")
     if asked.compare is not None:
-        refuse(context, "--compare", "voc_plus_one", "score", "iou", "ci", "precision")
+        refuse(context, "--compare", "iou", "precision")
+        tell_unused(context, "--compare", "voc_plus_one", "score", "ci")
     check_folder(given["out"])
     if given["class_agnostic"] and given["precision"] is not None:
         raise FcosError("--precision finds a score for each class; --class-agnostic has only one class: leave one out")
     if asked.own:
-        refuse(context, "a run without a data set", *OF_DATA)
+        tell_unused(context, "a run without a data set", *OF_DATA)
 
 
 def _check_tracks(context: typer.Context, alone: bool) -> None:
-    """Refuse whatever stands beside --mot; `alone`: no data set and nothing else to judge does."""
+    """Refuse something else to judge beside --mot, unless it is `alone`; tell of options that mean nothing there."""
     if not alone:
         raise FcosError(
             "--mot compares two MOTChallenge files; leave out the data set, --model, --detections and --compare"
         )
-    refuse(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))
+    tell_unused(context, "--mot", *(name for name in context.params if name not in ("mot", "as_json")))

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import FcosError
 from ..system.stderr import say
-from .common import check_looks, open_own, open_to_judge
+from .common import open_own, open_to_judge, tell_looks
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -189,7 +189,7 @@ def judge_models(names: Sequence[str], on: On, how: How) -> Judged:
     placing = Placing(**asked | {"runtime": asked["runtime"] or "own", "dtype": dtype, "lanes": batching.lanes})
     detector = load_together(names, how.looks, overrides=how.overrides, **placing)
     used = detector.looks.tile if isinstance(detector, Composite) else None
-    check_looks(how.context, how.context.params["tile"], names[0], detector.config.data.tile)
+    tell_looks(how.context, how.context.params["tile"], names[0], detector.config.data.tile)
     tiles = int(str(used)) if str(used).isdecimal() else used
     say(f"{plural(len(on.dataset), 'image')} of {on.dataset.root}, split {on.dataset.split}")
     return Judged(*detect(detector, on.dataset, batching.batch, allow_missing=how.allow_missing), tiles)

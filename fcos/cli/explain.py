@@ -24,13 +24,13 @@ from .common import (
     Split,
     Tile,
     Trust,
-    check_overlap,
     data_source,
     open_own,
     open_to_judge,
-    refuse,
     sort_words,
+    tell_overlap,
     tell_tiles,
+    tell_unused,
     the_one,
 )
 
@@ -94,19 +94,19 @@ def command(
     if asked.file is not None and image is not None:
         raise FcosError("--image chooses an image of a data set; to explain one file leave it out")
     if image is not None:
-        refuse(context, "--image", "limit")
+        tell_unused(context, "--image", "limit")
     detector = load(asked.model, runtime="own", device=device, trust=trust, overrides=overrides)
     if detector.config.decode.calibrated:
         say("scores are explained as the network gives them, before they are calibrated")
     if asked.file is not None:
-        refuse(context, "the explanation of one image", "split", "limit", *OF_DATA)
-    check_overlap(context, tile, detector.config.data.tile)
+        tell_unused(context, "the explanation of one image", "split", "limit", *OF_DATA)
+    tell_overlap(context, tile, detector.config.data.tile)
     if asked.file is not None:
         told = _of_image(detector, asked.file, score, tiling_of(asked, detector, tile, overlap))
     else:
         source = None
         if asked.data is None:
-            refuse(context, "a run without a data set", *OF_DATA)
+            tell_unused(context, "a run without a data set", *OF_DATA)
         else:
             source = data_source(asked.data, format, images_in, labels)
         dataset = data_to_explain(asked.model, detector, source, split, limit)

@@ -9,7 +9,18 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import DEFAULT, MODEL, Json, MaybeModel, Settings, dtype_option, model_words, refuse, sort_words, the_one
+from .common import (
+    DEFAULT,
+    MODEL,
+    Json,
+    MaybeModel,
+    Settings,
+    dtype_option,
+    model_words,
+    sort_words,
+    tell_unused,
+    the_one,
+)
 
 
 def command(
@@ -82,9 +93,9 @@ def command(
 
     things, overrides = sort_words(words, settings, context)
     if calibrate is None:
-        refuse(context, "an export without --calibrate", "images")
+        tell_unused(context, "an export without --calibrate", "images")
     if data is None:
-        refuse(context, "an export without --data", "split")
+        tell_unused(context, "an export without --data", "split")
     name = the_one(things, model, "--model") or DEFAULT
     result = run(
         Job(lambda: named(name, overrides), format, out, dynamic, size, nms, dtype, calibrate, images, data, split),

@@ -9,7 +9,21 @@ import typer
 
 from ..system.stderr import say
 from . import complete
-from .common import DATA, DEFAULT, MODEL, Format, ImagesIn, Json, Labels, MaybeData, Model, data_source, refuse, the_one
+from .common import (
+    DATA,
+    DEFAULT,
+    MODEL,
+    OF_DATA,
+    Format,
+    ImagesIn,
+    Json,
+    Labels,
+    MaybeData,
+    Model,
+    data_source,
+    tell_unused,
+    the_one,
+)
 
 app = typer.Typer(help="Find mistakes in labels, correct them, propose new ones.", no_args_is_help=True)
 
@@ -73,9 +87,9 @@ def check(
     if out is not None:
         check_suffix(out, PAGE, "the page is one HTML file")
     if out is None:
-        refuse(context, "a check without --out", "limit")
+        tell_unused(context, "a check without --out", "limit")
     if model is not None:
-        refuse(context, "a check with --model", "folds", "minutes")
+        tell_unused(context, "a check with --model", "folds", "minutes")
     source = data_source(named, format, images_in, labels)
     result = run(source, model=model, folds=folds, minutes=minutes, split=split, seed=seed)
     typer.echo(json.dumps(result.to_dict()) if as_json else result.text(page=str(out or ""), limit=limit if out else 0))
@@ -86,6 +100,7 @@ def check(
 
 @app.command()
 def apply(
+    context: typer.Context,
     decisions: Annotated[Path, typer.Argument(help="The file that the review page saved.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the corrected copy.")],
     data: Annotated[
@@ -104,11 +119,10 @@ def apply(
     \b
     fcos labels apply decisions.json --out my_data_corrected
     """
-    from ..errors import FcosError
     from ..labels.applying import apply as run
 
-    if data is None and (format, images_in, labels) != (None, None, None):
-        raise FcosError("--format, --images and --labels say how --data is read; give that too")
+    if data is None:
+        tell_unused(context, "a correction without --data", *OF_DATA)
     source = None if data is None else data_source(data, format, images_in, labels)
     typer.echo(run(decisions, data=source, to=to, out=out).text())
 

@@ -13,7 +13,7 @@ from ..errors import DataError, first_line
 from ..system.stderr import say
 from ..system.terminal import plural, table
 from . import complete
-from .common import Split, open_to_judge, refuse
+from .common import Split, open_to_judge, refuse, tell_unused
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -147,7 +147,7 @@ def pack(
     from ..zoo.pack import pack as write
 
     if calibrate is None:
-        refuse(context, "pack without --calibrate", "split")
+        tell_unused(context, "pack without --calibrate", "split")
     if out.suffix != ".safetensors":
         raise ModelError(f"{out} must end in .safetensors")
     if len(licence) > 1000:
@@ -275,7 +275,7 @@ def push(
 
     path = find_weights(model)
     if readme is not None:
-        refuse(context, "push with a card of your own", "metrics", "facts")
+        tell_unused(context, "push with a card of your own", "metrics", "facts")
         text = read_text(readme)
     else:
         told = card.read_facts(facts) if facts is not None else None

@@ -24,11 +24,12 @@ from .common import (
     Tile,
     Trust,
     Views,
-    check_looks,
     detecting_words,
     dtype_option,
     refuse,
     runtime_option,
+    tell_looks,
+    tell_unused,
 )
 
 
@@ -142,17 +143,19 @@ def command(
         from ..scale.detector import Work
         from ..scale.engine import Engine
 
-        refuse(context, "--engine", "classes", "proposals", "as_json", "coco", "csv", "yolo", "data", "every", "lanes")
+        refuse(context, "--engine", "classes", "proposals", "as_json", "coco", "csv", "yolo", "data")
+        tell_unused(context, "--engine", "every", "lanes")
         work = Work(
             tuple(model or [DEFAULT]), tuple(overrides), score or "", device, runtime, dtype, threads, 1,
             batch, trust, tile, overlap, tta,
         )  # fmt: skip
         in_parts(things, out, parts, resume, work, Engine(engine, address, gpus, cpus, threads))
         return
-    refuse(context, "a run without --engine", "parts", "resume", "address", "gpus", "cpus")
+    refuse(context, "a run without --engine", "resume", "address", "gpus", "cpus")
+    tell_unused(context, "a run without --engine", "parts")
     moving, still = videos_apart(things)
     if not moving:
-        refuse(context, "a run without a video", "every")
+        tell_unused(context, "a run without a video", "every")
     if moving and (proposals or coco or yolo or csv):
         raise FcosError("--proposals, --coco, --yolo and --csv are for images; a video gives a video and JSON lines")
     asked = Asked(out, as_json, Outputs(yolo=yolo, coco=coco, csv=csv, below=folders(still)))
@@ -168,7 +171,7 @@ def command(
     looks = Looks(OWN if tile is None and not proposals else tile_of(tile or "none"), overlap, parse_views(tta))
     names = model or [DEFAULT]
     detector = load_together(names, looks, overrides=overrides, **placing)
-    check_looks(context, tile, names[0], None if proposals else detector.config.data.tile)
+    tell_looks(context, tile, names[0], None if proposals else detector.config.data.tile)
     if proposals:
         refuse(context, "--proposals", "calibrated")
         if asked.nothing:

@@ -24,8 +24,11 @@ from .common import (
     data_words,
     refuse,
     sort_words,
+    tell_unused,
     the_one,
 )
+
+_WORK = ("minutes", "epochs", "methods", "baseline")  # what a study is to do, not how
 
 
 def command(
@@ -104,7 +107,7 @@ def command(
         if option not in study.options:
             having = [other for other, s in STUDIES.items() if option in s.options]
             told = f", unlike {' and '.join(having)}," if len(having) < 3 else ""
-            refuse(context, f"the study {name}{told}", option)
+            (refuse if option in _WORK else tell_unused)(context, f"the study {name}{told}", option)
     check_folder(out)  # before hours of computing
     own = {
         "minutes": minutes, "epochs": epochs, "methods": methods, "baseline": baseline or [],

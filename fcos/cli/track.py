@@ -20,10 +20,10 @@ from .common import (
     Settings,
     Tile,
     Trust,
-    check_looks,
     detecting_words,
-    refuse,
     runtime_option,
+    tell_looks,
+    tell_unused,
 )
 
 
@@ -116,12 +116,12 @@ def command(
     (source,) = things
     check_folder(out)
     if not count_line and not zone:
-        refuse(context, "a video without --count-line and --zone", "margin")
+        tell_unused(context, "a video without --count-line and --zone", "margin")
     counters = parse_counters(count_line or (), zone or (), margin)
     make_tracker(tracker)  # an unknown name is told before a model is loaded
     looks = Looks(tile_of(tile), overlap)
     detector = load_together([model], looks, runtime=runtime, device=device, trust=trust, overrides=overrides)
-    check_looks(context, tile, model, detector.config.data.tile)
+    tell_looks(context, tile, model, detector.config.data.tile)
     config = TrackConfig.from_score(detector.shown if score is None else score, patience)
     chosen = make_tracker(tracker, config)
     least = looked_at(detector, config.low, classes)

@@ -20,8 +20,8 @@ from .common import (
     data_source,
     data_words,
     preset_option,
-    refuse,
     sort_words,
+    tell_unused,
     the_one,
 )
 
@@ -125,7 +125,7 @@ def command(
     fcos config fcos-lite0                         # every setting, explained
     """
     if replay is not None:
-        refuse(context, "--replay", *(set(context.params) - {"replay", "device"}))
+        tell_unused(context, "--replay", *(set(context.params) - {"replay", "device"}))
         from ..training.replay import replay as do_again
 
         typer.echo(do_again(replay, device).text())
@@ -156,7 +156,7 @@ def command(
     if engine == "local":
         if address is not None:
             raise FcosError("--address is for --engine ray")
-        refuse(context, "training without --engine ray", "restarts")
+        tell_unused(context, "training without --engine ray", "restarts")
         train(source, out=out, devices=devices, nodes=nodes, **options)
         return
     if engine != "ray":
