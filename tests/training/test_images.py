@@ -221,3 +221,17 @@ def test_what_there_is_to_learn_by_hand(tmp_path, monkeypatch):
     assert heat.sum() == heat[0, -1] == 1
     named = [tick.get_text() for tick in classes.get_yticklabels()]
     assert named == [*(f"kind {k}" for k in range(15)), "11 more", *(f"kind {k}" for k in range(26, 40))]
+
+
+def test_a_confusion_matrix_by_hand(tmp_path, monkeypatch):
+    """The darkness of a cell is its share of the row; of many classes those with most mistakes are shown."""
+    figures = []
+    new = plots.new_figure
+    monkeypatch.setattr(plots, "new_figure", lambda *sides: figures.append(new(*sides)) or figures[-1])
+    plots.confusion_matrix(np.array([[6, 2, 0], [0, 90, 10], [1, 0, 0]]), ("cat", "dog"), tmp_path / "few.png")
+    wrong, right = (image.get_array().filled(0.0).tolist() for image in figures[0].axes[0].images)
+    assert right == [[0.75, 0, 0], [0, 0.9, 0], [0, 0, 0]]
+    assert wrong == [[0, 0.25, 0], [0, 0, 0.1], [1, 0, 0]]
+    monkeypatch.setattr(plots, "MOST_CELLS", 1)
+    plots.confusion_matrix(np.array([[900, 1, 0], [0, 5, 4], [0, 0, 0]]), ("cat", "dog"), tmp_path / "many.png")
+    assert [tick.get_text() for tick in figures[1].axes[0].get_yticklabels()] == ["dog", "background"]
