@@ -119,7 +119,7 @@ def local(
     places = {one: place / _inside(one, url, kind) for one in files}
     missing = [one for one, about in files.items() if not _is_same(places[one], about)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        fetched = pool.map(lambda one: _fetched(one, places[one], kind), missing)
+        fetched = pool.map(lambda one: _fetched(one, places[one], kind, files[one]), missing)
         for _ in track(fetched, len(missing), f"fetching {url}", unit="files", quiet=not missing):
             pass
     wanted = set(places.values())
@@ -233,9 +233,12 @@ def _is_same(place: Path, about: dict[str, Any]) -> bool:
     return False
 
 
-def _fetched(url: str, place: Path, kind: type[FcosError]) -> Path:
-    """The file at `place`, fetched unless it is there and the same."""
-    about = _trying(lambda: _files_now(url).info(url), f"read {url}", kind, url)
+def _fetched(url: str, place: Path, kind: type[FcosError], listed: dict[str, Any] | None = None) -> Path:
+    """The file at `place`, fetched unless it is there and the same. `listed` is what a list of the store told of it;
+    the store is asked for it where that does not tell versions apart."""
+    about = listed or {}
+    if not _told(about):
+        about = _trying(lambda: _files_now(url).info(url), f"read {url}", kind, url)
     if _is_same(place, about):
         return place
     with _keeping(url, kind):
