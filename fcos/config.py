@@ -209,7 +209,7 @@ class DecodeConfig(Section):
     )
 
     calibrated: bool = _f(False, "scores are probabilities of being right, by `calibration` (docs/evaluation.md)")
-    calibration: Annotated[tuple[CalibrationLine, ...], Field(max_length=100_000)] = _f(
+    calibration: Annotated[tuple[CalibrationLine, ...], Field(max_length=100_000), _alone] = _f(
         (), "slope and offset of each class, or one for all: p = sigmoid(slope * logit(score) + offset)"
     )
 

@@ -167,6 +167,11 @@ def test_a_number_alone_is_a_list_of_one():
     assert (config.model.deformable_stages, config.train.milestones, config.data.train_sizes) == ((4,), (0.5,), (96,))
     assert preset("fcos-lite0").override("data.train_sizes=").data.train_sizes == ()
     assert Config().override("train.logger=wandb").override("train.logger=").train.logger == ()
+    calibrated = Config().override({"decode": {"calibration": [[1, 0]]}})
+    for nothing in ("decode.calibration=", "decode.calibration=[]", {"decode.calibration": ""}):
+        assert calibrated.override(nothing).decode.calibration == ()
+        with pytest.raises(ConfigError, match="were never calibrated"):
+            calibrated.override(nothing, "decode.calibrated=true")
     with pytest.raises(ConfigError, match=r"data.train_sizes='none': it should be a valid integer"):
         Config().override("data.train_sizes=none")
 
