@@ -19,6 +19,7 @@ from pathlib import Path
 from ..errors import DataError, ImageWarning, or_near
 from ..system.environment import CONFIG_FILE, RUN_FILE
 from ..system.remote import is_remote, local
+from ..system.terminal import plural, some
 from ..system.walk import parents_of, tell_unreadable
 from .formats.common.pairing import Images
 from .images.reading import SUFFIXES, UNREAD, tell_unread
@@ -278,7 +279,7 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     seen = parents_of(root)
     stack = [(os.fspath(root), 0)]
     count = 0
-    deeper = ""
+    deeper: list[str] = []
     while stack:
         folder, level = stack.pop()
         try:
@@ -309,8 +310,8 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
             if inside:
                 if level < depth:
                     stack.append((entry.path, level + 1))
-                else:
-                    deeper = deeper or entry.path
+                elif _holds_any(entry.path):
+                    deeper.append(entry.path)
             elif plots:
                 continue
             elif (suffix := os.path.splitext(name)[1].lower()) in SUFFIXES:
@@ -322,9 +323,19 @@ def _walk(root: Path, depth: int, limit: int, whole: bool = True) -> tuple[list[
     if whole:
         tell_unread(root, unread)
         if deeper:
-            told = f"folders more than {depth} deep, such as {deeper}, are not looked at; name a folder nearer to them"
-            warnings.warn(told, ImageWarning, 3)
+            are, them = ("is", "it") if len(deeper) == 1 else ("are", "them")
+            told = f"{plural(len(deeper), 'folder')} more than {depth} deep {are} not looked at: {some(deeper, 3)}"
+            warnings.warn(f"{told}; name a folder nearer to {them}", ImageWarning, 3)
     return _in_order(images), _in_order(annotations)
+
+
+def _holds_any(folder: str) -> bool:
+    """Whether anything lies in a folder, but for what is never looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.name.startswith(UNSEEN) for entry in entries)
+    except OSError:
+        return True
 
 
 def set_images_below(folder: Path) -> list[Path]:

@@ -201,6 +201,11 @@ def test_folders_too_deep_are_told_of(tmp_path):
     (deep / "1.jpg").write_bytes(b"")
     (tmp_path / "2.jpg").write_bytes(b"")
     assert len(_walk(tmp_path, 7, 99)[0]) == 2
-    with pytest.warns(ImageWarning, match=r"folders more than 6 deep, such as .*far, are not looked at"):
+    (deep.parent / "empty" / ".git").mkdir(parents=True)
+    with pytest.warns(ImageWarning, match=r"1 folder more than 6 deep is not looked at: '.*far'; .* nearer to it"):
         assert [path.name for path in _walk(tmp_path, 6, 99)[0]] == ["2.jpg"]
+    (deep.parent / "also").mkdir()
+    (deep.parent / "also" / "3.jpg").write_bytes(b"")
+    with pytest.warns(ImageWarning, match=r"2 folders more than 6 deep are not looked at: '.*', '.*'; .*them"):
+        _walk(tmp_path, 6, 99)
     assert len(_walk(tmp_path, 6, 99, whole=False)[0]) == 1  # a look around asks for no more
