@@ -225,7 +225,7 @@ def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:
         out.parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-")
     except OSError as error:
-        raise FcosError(f"cannot write {out}: {out.parent}: {error.strerror or error}") from error
+        raise FcosError(f"cannot write into {out.parent}: {error.strerror or error}") from error
 
 
 def _target(job: Job, chosen: Format, name: str) -> Path:

@@ -432,7 +432,7 @@ def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match=line):
             detector.export(tmp_path / "m.torchscript", **options)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FcosError, match=r"cannot write .*file.m\.torchscript: .*file: "):
+    with pytest.raises(FcosError, match=r"^cannot write into .*file: "):
         detector.export(tmp_path / "file" / "m.torchscript")
     for size, expected in (((64, 96), (64, 96)), (64, (64, 64))):
         assert (
