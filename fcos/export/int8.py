@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ModelError, require
+from ..system.stderr import quieter
 from .about import About
 
 
@@ -25,11 +26,11 @@ def quantize(model: Any, about: About, images: Iterable[Tensor], keep: Sequence[
         rows.append(row)
     if not rows:
         raise ModelError("int8 needs images to calibrate on, and none could be read")
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    return nncf.quantize(
-        model,
-        nncf.Dataset(rows),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(rows),
-        ignored_scope=nncf.IgnoredScope(names=list(keep)),
-    )
+    with quieter(logging.ERROR, "nncf"):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(rows),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(rows),
+            ignored_scope=nncf.IgnoredScope(names=list(keep)),
+        )

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..system.stderr import quieter
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -21,8 +23,8 @@ COLORS = ("#2563eb", "#f59e0b", "#10b981", "#db2777", "#7c3aed", "#6b7280")
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a HOME without room for its cache
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    with quieter(logging.ERROR, "matplotlib"):  # it tells of a HOME without room for its cache
+        from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     return Figure(figsize=(width, height), dpi=130, layout="constrained", facecolor="white")
 

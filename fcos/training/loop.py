@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from ..network.model import FCOS
 from ..system.environment import COMMAND, data_hash
 from ..system.files import write_whole
 from ..system.machine import compiling
+from ..system.stderr import quieter
 from ..system.stop import Stopped, StopSignals, go_on
 from ..system.terminal import clock, plural
 from ..types import Classes, Points
@@ -49,6 +51,7 @@ from .prefetch import Ahead
 from .probing import probe
 from .run import Result, RunContext, RunOptions
 from .setup import (
+    FABRIC,
     be_deterministic,
     initialise,
     known_classes,
@@ -74,7 +77,8 @@ class Trainer(Keeper):
         self.classes: Classes = data["train"].classes
         fabric = make_fabric(config, options.device, options.devices, options.nodes)
         join(fabric.device.type)
-        fabric.launch()
+        with quieter(logging.WARNING, FABRIC):
+            fabric.launch()
         # each process has asked what to start from, and on unlike machines may have come to another answer
         self.options = options = replace(options, init=fabric.broadcast(options.init))
         rank, first = fabric.global_rank, fabric.global_rank == 0

@@ -19,6 +19,7 @@ from ..network.folding import fold_frozen
 from ..network.model import FCOS
 from ..network.recompute import recompute
 from ..system.machine import pick_device, training_dtype
+from ..system.stderr import quieter
 from ..system.terminal import plural
 from ..system.threads import CUBLAS
 from ..types import Classes
@@ -26,6 +27,8 @@ from ..zoo.find import find_weights
 from ..zoo.models import known_models
 from .distributed import launched
 from .optimizer import Average
+
+FABRIC = "lightning_fabric"  # its logger
 
 
 def be_deterministic() -> None:
@@ -43,7 +46,6 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, nodes = launched(devices, nodes)
     where = pick_device(device)
     if devices * nodes > 1 and where.index is not None:
@@ -52,13 +54,14 @@ def make_fabric(config: Config, device: str, devices: int, nodes: int) -> Any:
     unused = config.model.backbone.startswith("hrnet")
     ddp = "ddp_find_unused_parameters_true" if unused else "ddp"
     try:
-        return Fabric(
-            accelerator=where.type,
-            devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
-            num_nodes=nodes,
-            strategy=ddp if devices * nodes > 1 else "auto",
-            precision="bf16-mixed" if training_dtype(config.train.precision, where) == "bf16" else "32-true",
-        )
+        with quieter(logging.WARNING, FABRIC):
+            return Fabric(
+                accelerator=where.type,
+                devices=[where.index] if where.type == "cuda" and where.index is not None else devices,
+                num_nodes=nodes,
+                strategy=ddp if devices * nodes > 1 else "auto",
+                precision="bf16-mixed" if training_dtype(config.train.precision, where) == "bf16" else "32-true",
+            )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise DeviceError(f"{devices} processes on {nodes} machines with {where.type}: {line}") from error

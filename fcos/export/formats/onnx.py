@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ...network.backbones import DeformableConv2d
 from ...network.model import FCOS
 from ...system.machine import Placement
 from ...system.readers import read_bytes
+from ...system.stderr import quieter
 from .. import seal
 from ..about import KEY, About, from_text
 from ..graph import build, dynamic_shapes, example
@@ -44,13 +46,12 @@ def described(network: FCOS, about: About, images: Iterable[Tensor] = ()) -> Any
 def trace(network: FCOS, about: About) -> Any:
     """The ModelProto of the graph, without metadata; int8 is written as fp32."""
     import io
-    import logging
 
     inputs = example(about)
     deformable = any(isinstance(module, DeformableConv2d) for module in network.modules())
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module = build(network, about)
-    with _plain_errors(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with quieter(logging.ERROR, "torch.onnx"), _plain_errors(), torch.no_grad(), silent:
         exported = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(about))
         program = torch.onnx.export(
             exported,

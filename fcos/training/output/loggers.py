@@ -24,6 +24,7 @@ from ...config import Config, describe
 from ...errors import require
 from ...system.environment import CONFIG_FILE, RUN_FILE
 from ...system.readers import read_bytes
+from ...system.stderr import quieter
 
 _JUDGED = ("AP", "AP50", "AP75", "val_loss")
 _PROJECT = "fcos"
@@ -126,10 +127,9 @@ class MLflow(_Tool):
         local = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
         if "MLFLOW_TRACKING_URI" not in os.environ:
             require("sqlalchemy", "mlflow")
-        for name in ("mlflow", "alembic"):  # the tables of a new file, one line each
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self.client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", local))
-        known = self.client.get_experiment_by_name(_PROJECT)
+        with quieter(logging.WARNING, "mlflow", "alembic"):  # the tables of a new file, one line each
+            self.client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", local))
+            known = self.client.get_experiment_by_name(_PROJECT)
         place = known.experiment_id if known else self.client.create_experiment(_PROJECT)
         runs = self.client.search_runs([place], f"tags.fcos_run = '{key}'") if resumed else []
         self.run = runs[0] if runs else self.client.create_run(place, tags={"fcos_run": key}, run_name=folder.name)
