@@ -27,6 +27,7 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, one_line
 from ..points import level_name
 from ..presets import DEFAULT
+from ..system.door import door
 from ..system.terminal import json_ready, percent, plural, table
 from ..zoo.describe import settings_of
 from .findings import Finding, in_boxes, in_classes, in_locations, in_notes, same_splits
@@ -212,6 +213,7 @@ def _advice(today: Option, best: Option, command: str) -> str:
     return f"these settings {line(today)}\n{kind} settings {line(best)}\n  {told}\n  {command}"
 
 
+@door
 def doctor(
     data: str | Path | DataSource | Dataset | Mapping[str, Dataset],
     model: str | Path | Config = DEFAULT,

@@ -22,6 +22,7 @@ from ..inference.scores import Scores, lowest
 from ..inference.sources import Source, load_source, name_of
 from ..points import level_name
 from ..show.draw import Marks, draw_boxes, level_color, sheet
+from ..system.door import door
 from ..system.terminal import json_ready, table
 from .common import uncalibrated
 from .raw import Raw
@@ -125,6 +126,7 @@ class Explanation:
         return np.concatenate([maps, _scale(maps.shape[1], cell)])
 
 
+@door
 def explain(detector: Detector | str | Path, source: Source, score: Scores | None = None) -> Explanation:
     """Say why a detector finds what it finds in one image: which locations fired, and what NMS removed.
 

@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import FcosError, ImageWarning, OtherProcess, nearest, one_line, worded
+from ..system.door import at_command_line
 from ..system.files import sources_kept
 from ..system.machine import is_out_of_memory
 from ..system.stderr import say
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = list(arguments) if arguments is not None else None
         try:
             verb = next((word for word in (sys.argv[1:] if words is None else words) if not word.startswith("-")), "")
-            with sources_kept(), _noted(interrupted, () if verb in _OWN else _ENDING):
+            with at_command_line(), sources_kept(), _noted(interrupted, () if verb in _OWN else _ENDING):
                 code = build()(args=words, prog_name="fcos", standalone_mode=False)
         except SystemExit:
             if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # by which the library met a closed pipe

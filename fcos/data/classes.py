@@ -43,7 +43,7 @@ def match_classes(model: Classes, data: Classes, *, allow_missing: bool = False)
         if all(re.fullmatch(r"class\d+|__background__", name) for name in model.names):
             hint = "; it was converted without names; fcos convert ... --names FILE adds them"
         elif len(missing) < len(data):
-            hint += "; allow_missing=True or --allow-missing judges the others"
+            hint += "; --allow-missing judges the others"
         raise DataError(
             f"the model does not know {len(missing)} of the data's {len(data)} classes: {some(missing)} "
             f"(it knows {some(model.names)}){hint}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, did_you_mean, first_line
+from ..system.door import door
 from ..system.environment import RUN_FILE
 from ..system.readers import uncollected
 from ..system.terminal import plural
@@ -25,6 +26,7 @@ from .splits import CHOSEN_BY, JUDGED, canonical_split, check_split, default_spl
 from .tree import DataSource, Tree
 
 
+@door
 def open_dataset(
     path: str | Path | DataSource | Iterable[Mapping[str, Any]],
     split: str | None = None,
@@ -70,8 +72,7 @@ def _chosen(path: str | Path | DataSource, sources: Sources, split: str | None) 
         if len(sources) > 1:
             first = next(iter(sources))
             raise DataError(
-                f"{path} has the splits {', '.join(sources)}; choose one with --split {first} (in Python: "
-                f"split={first!r}), or name its own file"
+                f"{path} has the splits {', '.join(sources)}; choose one with --split {first!r}, or name its own file"
             )
         return next(iter(sources.values()))()
     there = meant_split(split, sources)
@@ -211,7 +212,7 @@ def _unclear(tree: Tree, readings: dict[str, Sources], failures: dict[str, DataE
     reasons = [f"{name}: {first_line(error)}" for name, error in failures.items()]
     if readings:
         found = "; ".join(f"as {name}: {', '.join(sources)}" for name, sources in readings.items())
-        line = f"{path} can be read in {len(readings)} ways ({found}); choose one with --format {' or '.join(readings)}"
+        line = f"{path} can be read in {len(readings)} ways ({found}); give --format NAME, {' or '.join(readings)}"
     elif tree.file is not None and tree.file.suffix.lower() in SUFFIXES:
         return DataError(f"{path} is an image; give the file or folder of its annotations, or rows: [{{'image': ...}}]")
     elif tree.file is not None:

@@ -69,7 +69,7 @@ def check_there(data: str, folder: Path, give: str) -> None:
 def judged_by(folder: Path, split: str | None = None) -> Dataset:
     """What the run in `folder` was judged by: its --val, the part that it held out, or its val split; with `split`,
     that of its data. DataError where nothing was, or where the data is gone."""
-    told, give = stored_sources(folder), f"DATA --model {folder}"
+    told, give = stored_sources(folder), f"--data DATA --model {folder}"
     if split is not None:
         return open_dataset(stored_data(told, folder, give), split)
     if told["val"] is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..system.door import door
 from ..system.files import real, whole_folder
 from ..system.terminal import some
 from ..types import Classes
@@ -22,6 +23,7 @@ from .tree import DataSource
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 
 
+@door
 def save_dataset(
     data: Dataset | Mapping[str, Dataset], folder: str | Path, format: str = "coco", *, link: bool = False
 ) -> list[str]:
@@ -127,7 +129,7 @@ def _check_names(classes: Classes) -> None:
     if bad:
         raise DataError(
             f"the class {some(bad)} has a line break, a control character or spaces around it, which many formats "
-            f"lose; rename it with --rename {bad[0]!a}=NAME"
+            f"lose; rename it: fcos data convert --rename {bad[0]!a}=NAME"
         )
 
 

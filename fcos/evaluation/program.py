@@ -21,6 +21,7 @@ from ..inference.composite import OWN, Composite, Looks, compose
 from ..inference.dataset import predict_dataset
 from ..inference.detector import Detector
 from ..inference.load import load
+from ..system.door import door
 from ..system.names import UNKNOWN
 from ..system.stderr import say
 from ..system.terminal import plural, some
@@ -67,6 +68,7 @@ class CompareOptions(Looking, total=False):
     seed: int
 
 
+@door
 def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options: Unpack[Options]) -> Metrics:
     """COCO and VOC numbers of a model on annotated images, or of detections that are there already.
 
@@ -125,6 +127,7 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     return metrics
 
 
+@door
 def compare(
     first: Judged, second: Judged, data: Dataset | str | Path | None = None, **options: Unpack[CompareOptions]
 ) -> Comparison:

@@ -22,6 +22,7 @@ from ..errors import ConfigError, ModelError, check_count, check_names, no_attri
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
 from ..points import check_points, make_points, padded
+from ..system.door import door, in_python
 from ..system.machine import Placement
 from ..system.terminal import plural
 from ..system.threads import torch_threads
@@ -132,6 +133,7 @@ class Detector:
         """This detector with other parts: network, config, classes, placement, size."""
         return replace(self, **changes)
 
+    @door
     def export(self, out: str | Path, **options: Unpack[ExportOptions]) -> Result:
         """Write the model for another runtime, and check that it still detects the same.
 
@@ -229,6 +231,7 @@ class Detector:
         tile: int | str | None = ...,
         tta: str = ...,
     ) -> Results: ...
+    @in_python()
     def __call__(
         self,
         source: Source | Sources[S] | list[Source],
@@ -299,7 +302,7 @@ class Detector:
         check_count("every", every)
         check_count("batch", batch)
         least = lowest(score, self.classes, self.shown)
-        with Reader(source, rate) as reader:
+        with in_python(), Reader(source, rate) as reader:
             first = float(least.min()) if isinstance(least, Tensor) else least
             looker = compose((self,), Looks(tile, views=parse_views(tta)))
             frames = stream(looker, reader, every=every, batch=batch, score=first)

@@ -21,6 +21,7 @@ from ..export.open import on_the_fly, open_runtime, own_placement
 from ..export.registry import FORMATS, KEPT, ON_DEVICE, ON_THE_FLY, OWN_THREADS, format_of
 from ..export.runtime import Runtime
 from ..network.folding import fuse
+from ..system.door import door
 from ..system.machine import Placement, compiling, pick_device
 from ..system.threads import check_threads, cpu_cores, limited_threads
 from ..types import Classes, Network, Predictions
@@ -49,6 +50,7 @@ class Placing(TypedDict, total=False):
     trust: bool
 
 
+@door
 def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placing: Unpack[Placing]) -> Detector:
     """A Detector by model name, run folder or file, checkpoint or exported.
 
@@ -97,7 +99,7 @@ def load(name: str | Path = "fcos-lite0", *, overrides: Overrides = (), **placin
     check_threads(threads)
     threads = threads or min(limited_threads(), torch.get_num_threads())  # a caller may have set fewer
     if kind is not None and kind.name == "torchscript" and not placing.get("trust", False):
-        raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say trust=True or --trust")
+        raise ModelError(f"{path} is TorchScript, which is code; if you trust who made it, say --trust")
     if lanes > 1:
         threads = max(1, (threads or cpu_cores()) // lanes)
     place = Placement(device, runtime or "torch", dtype or "fp32", threads, lanes)

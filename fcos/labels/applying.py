@@ -16,6 +16,7 @@ from ..data.tree import DataSource
 from ..data.write import check_outside, convert
 from ..errors import DataError
 from ..overlap import iou
+from ..system.door import door
 from ..system.files import is_there
 from ..system.readers import read_json
 from ..system.remote import is_remote
@@ -49,6 +50,7 @@ class Applied:
         return "\n".join(lines)
 
 
+@door
 def apply(
     decisions: str | Path, *, data: str | Path | DataSource | None = None, to: str | None = None, out: str | Path
 ) -> Applied:

@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import fastest, load
 from ..overlap import pairwise_iou
+from ..system.door import door
 from ..system.progress import Bar
 from ..system.stderr import say
 from ..system.terminal import plural
@@ -190,6 +191,7 @@ def _listed(
     return findings
 
 
+@door
 def check(
     data: str | Path | DataSource | Dataset,
     *,

@@ -21,6 +21,7 @@ from ..errors import DataError, ImageError
 from ..inference.detector import Detector
 from ..inference.load import load
 from ..inference.sources import find_images
+from ..system.door import door
 from ..system.files import text_name
 from ..system.progress import Bar
 from ..system.terminal import plural
@@ -48,6 +49,7 @@ class Proposed:
         return "\n".join([*lines, done])
 
 
+@door
 def propose(
     images: str | Path | Sequence[str | Path],
     *,

@@ -23,6 +23,7 @@ from typing import Any, TextIO, cast
 import torch.distributed as dist
 
 from ..errors import DeviceError, FcosError, LostProcess, OtherProcess, require
+from ..system.door import at_command_line
 from ..system.machine import pick_device
 from ..system.remote import url_of
 from ..system.stderr import say
@@ -231,7 +232,7 @@ def _work(given: dict[str, Any]) -> None:
     ray = require("ray", "ray")
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        with _listening(ray, job.board, rank):
+        with _listening(ray, job.board, rank), at_command_line():
             _enter(job.folder)
             sys.argv = job.command
             result = train(job.data, **_as_torchrun_would(job.options, rank, world))

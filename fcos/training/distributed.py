@@ -40,7 +40,7 @@ def launched(devices: int, nodes: int) -> tuple[int, int]:
         fix = "leave out --devices and --nodes"
         world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     elif SLURMEnvironment.detect():
-        starter, fix = "SLURM", "set --nodes and --ntasks-per-node in the batch script, and leave them out here"
+        starter, fix = "SLURM", "set SLURM's --nodes and --ntasks-per-node in the batch script, and leave them out here"
         world, machines = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
         if world > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
             raise DeviceError(f"SLURM started {world} tasks; ask for them with --ntasks-per-node, not --ntasks")

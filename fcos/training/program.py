@@ -23,9 +23,10 @@ from ..data.tree import DataSource
 from ..errors import ConfigError, DataError, FcosError, check_names
 from ..presets import named_in
 from ..system import remote
+from ..system.door import door
 from ..system.environment import COMMAND
 from ..system.files import check_folder, real
-from ..system.threads import own_random_numbers, usual_torch
+from ..system.threads import own_random_numbers
 from .clock import Budget, Deadline
 from .data import Chosen, NamedData, check_data, choose
 from .distributed import launched, started_again
@@ -77,7 +78,7 @@ def _told_of_names(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @_told_of_names
-@usual_torch()
+@door
 @own_random_numbers()
 @one_line_for_lost_loaders()
 def train(

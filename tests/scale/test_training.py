@@ -84,7 +84,7 @@ def test_what_cannot_go_well_is_said_before_ray_starts(begin, tmp_path, capsys, 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").touch()
-    assert "holds a run already; give another --out, or --resume it" in said(*out)
+    assert "holds a run already; give another --out, or go on with it: --resume" in said(*out)
 
 
 def test_without_ray_there_is_the_install_line(begin, tmp_path, monkeypatch):

@@ -228,7 +228,7 @@ def test_a_run_of_two_writes_once_stops_and_goes_on(begin, beginning, tmp_path):
     (tmp_path / "log-1").unlink()
     status, logs = together(arguments, tmp_path)  # an error of the first process ends all of them, told once
     assert status == [2, 2]
-    assert logs == [f"fcos: {cut} holds a run already; give another --out, or --resume it\n", ""]
+    assert logs == [f"fcos: {cut} holds a run already; give another --out, or go on with it: --resume\n", ""]
 
 
 def test_two_processes_stop_together_where_a_loss_is_not_finite(begin, tmp_path):

@@ -212,7 +212,7 @@ def test_a_run_whose_data_moved_says_what_has_and_how_to_name_it(shapes, tmp_pat
     out, other = tmp_path / "run", make_shapes(tmp_path / "other", {"val": 3})
     train(shapes, val=other, model=tiny_config(), out=out, settings=STEPS, **QUIET)
     moved = other.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=rf"the data of the run in .*run, .*other, is not here; .*: DATA --model {out}"):
+    with pytest.raises(DataError, match=rf"of the run in .*run, .*other, is not here; .*: data=DATA model={out}"):
         fcos.evaluate(out)
     with pytest.raises(DataError, match=rf"other, is not here; .*: fcos train --resume --out {out} --val DATA"):
         train(out=out, resume=True, **QUIET | {"init": None})

@@ -60,7 +60,9 @@ def _parse(file: Path) -> list[Page]:
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:
     names = [re.sub(r"\s", "_", name) for name in output.classes.names]
     if len(set(names)) < len(names) or "DontCare" in names:
-        raise DataError("KITTI: two class names are one without spaces, or one is DontCare; rename it with --rename")
+        raise DataError(
+            "KITTI: two class names are one without spaces, or one is DontCare; rename it: fcos data convert --rename"
+        )
     changed = [name for name in output.classes.names if name not in names]
     output.text("labels.txt", one_a_line(names, output.unused))
     stems, renamed = stems_of(splits)

@@ -283,7 +283,7 @@ def holds_run(folder: Path) -> bool:
 
 def taken(place: object) -> FcosError:
     """The error for a new run where one is already."""
-    return FcosError(f"{place} holds a run already; give another --out, or --resume it")
+    return FcosError(f"{place} holds a run already; give another --out, or go on with it: --resume")
 
 
 def latest_folder(root: Path) -> Path:

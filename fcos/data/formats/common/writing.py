@@ -127,8 +127,8 @@ def one_a_line(names: Sequence[str], unused: Collection[str]) -> str:
         lost = [*names[:1]]
     if lost:
         raise DataError(
-            f"the class {some(lost)} would not be read as it is from a list of classes; rename it with "
-            f"--rename {shlex.quote(lost[0])}=NAME, or choose another format (coco, yolo)"
+            f"the class {some(lost)} would not be read as it is from a list of classes; rename it (fcos data "
+            f"convert --rename {shlex.quote(lost[0])}=NAME), or choose another format (coco, yolo)"
         )
     return "".join(f"{name}\n" for name in names)
 
