@@ -163,7 +163,7 @@ def test_two_readings_are_shown_and_format_chooses(tmp_path):
     txt(tmp_path / "labels" / "a.txt")
     coco(tmp_path / "annotations" / "all.json", ["a.jpg"])
     with pytest.raises(
-        DataError, match=r"read in 2 ways .*as coco: all; as yolo: all.*--format coco or yolo"
+        DataError, match=r"read in 2 ways .*as coco: all; as yolo: all.*DataSource\(format=NAME\), coco or yolo"
     ) as caught:
         open_dataset(tmp_path)
     assert "all.json: COCO JSON" in caught.value.details
@@ -189,7 +189,7 @@ def test_what_was_found_is_shown_where_nothing_is_known(tmp_path):
         "x.xml: XML <plist>",
     ):
         assert text in caught.value.details
-    assert "--format NAME, --images FOLDER and --labels FOLDER" in str(caught.value)
+    assert "DataSource(images=FOLDER) and DataSource(labels=FOLDER) settle it" in str(caught.value)
 
 
 def test_images_alone_are_told_so(tmp_path):

@@ -84,7 +84,7 @@ def test_a_yaml_opens_nothing_outside_unless_told(tmp_path):
     txt(tmp_path / "secret" / "pics" / "a.txt")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "data.yaml").write_text(f"train: {tmp_path}/secret/pics\nnames: [cat]\n")
-    with pytest.raises(DataError, match=r"is outside .*--images"):
+    with pytest.raises(DataError, match=r"is outside .*DataSource\(images="):
         open_dataset(tmp_path / "set")
     check(tmp_path / "set", {"train": 1}, "yolo", images=tmp_path / "secret" / "pics")
 

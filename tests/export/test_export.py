@@ -421,7 +421,7 @@ def test_a_detector_exports_itself(work, tmp_path, monkeypatch):
         same(found, one)
     with pytest.raises(ModelError, match="load it in torch"):
         exported.export(tmp_path / "again.torchscript")
-    with pytest.raises(FcosError, match=r"must end in \.onnx for --format onnx; other formats end in one of .*\.html"):
+    with pytest.raises(FcosError, match=r"must end in \.onnx for format=onnx; other formats end in one of .*\.html"):
         detector.export(tmp_path / "m.txt")
     for options, line in (
         ({"sise": 64}, "Detector.export has no option 'sise'; did you mean size"),

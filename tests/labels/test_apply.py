@@ -80,18 +80,18 @@ def test_each_fix_is_done_in_a_copy(world, tmp_path, capsys, to):
 def test_an_address_in_the_file_is_not_fetched(tmp_path):
     """The file may be a stranger's; only --data asks for the network."""
     file = write(tmp_path / "decisions.json", "http://127.0.0.1:1/set", [])
-    with pytest.raises(DataError, match="if you want that to be fetched, say --data http://127"):
+    with pytest.raises(DataError, match="if you want that to be fetched, say data=http://127"):
         apply(file, out=tmp_path / "out")
     told = {"fcos": "label decisions", "data": str(tmp_path), "images": "http://127.0.0.1:1/set", "decisions": []}
     file.write_text(json.dumps(told))
-    with pytest.raises(DataError, match="if you want that to be fetched, say --data http://127"):
+    with pytest.raises(DataError, match="if you want that to be fetched, say data=http://127"):
         apply(file, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ({}, "does not say what data it is about; give it with --data"),
+        ({}, "does not say what data it is about; give it with data="),
         ({"data": "x", "images": 3}, "data, format, images and labels must be texts"),
     ],
 )

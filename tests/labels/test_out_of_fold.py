@@ -63,7 +63,7 @@ def test_a_film_that_no_fold_can_hold_is_said(pictures, capsys):
 
 @pytest.mark.parametrize("folds", [1, 0, -2])
 def test_less_than_two_folds_is_one_line(pictures, folds):
-    with pytest.raises(DataError, match=f"--folds {folds}: give 2 or more"):
+    with pytest.raises(DataError, match=f"^folds={folds}: give 2 or more"):
         check(pictures, folds=folds, quiet=True)
 
 

@@ -52,7 +52,7 @@ def test_a_val_split_without_objects_judges_nothing_and_the_weights_can_be_read(
     assert "held out for judging" in told  # a tenth of the others
     assert result.metrics is not None
     assert len(result.detector.classes) == 2
-    with pytest.raises(DataError, match="no objects to judge by; give others with --val"):
+    with pytest.raises(DataError, match="no objects to judge by; give others with val="):
         train(splits["train"], val=splits["val"], model=tiny_config(), out=tmp_path / "b", settings=STEPS, **QUIET)
 
 

@@ -297,7 +297,7 @@ def test_a_run_names_at_most_ten_classes_of_a_split(tmp_path):
 
 @pytest.mark.parametrize("option", ["model", "init", "config", "dialect", "holdout"])
 def test_a_resume_takes_nothing_that_was_settled(finished, option):
-    with pytest.raises(FcosError, match=f"--{option} was settled when the run began"):
+    with pytest.raises(FcosError, match=f"^{option}= was settled when the run began"):
         train(out=finished[0].folder, resume=True, **{option: 0.5 if option == "holdout" else "x"})
 
 
@@ -306,7 +306,7 @@ def test_a_resume_takes_the_model_that_the_run_has(finished, shapes, tmp_path):
     folder = shutil.copytree(finished[0].folder, tmp_path / "run")
     name = tiny_config().name
     assert train(shapes, out=folder, resume=True, model=name, **QUIET).steps == finished[0].steps
-    with pytest.raises(FcosError, match=rf"--model was settled when the run began \({name}\)"):
+    with pytest.raises(FcosError, match=rf"^model= was settled when the run began \({name}\)"):
         train(out=folder, resume=True, model="fcos-r101")
 
 
@@ -331,7 +331,7 @@ def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
     assert names(again.data["val"]) == names(chosen.data["val"])
     assert set(choose(NamedData(data, holdout=0), tiny_config()).data) == {"train"}
     assert set(choose(NamedData(data), tiny_config(), None, resumed=True).data) == {"train"}
-    with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave --split out"):
+    with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave split= out"):
         choose(NamedData(data, split="train,val"), tiny_config())
 
 
@@ -442,7 +442,7 @@ def test_weights_alone_may_stay(shapes, tmp_path):
     result = learn(tiny_config(train={"keep": "weights", "iterations": 2, "eval_every": 0}), shapes, tmp_path / "run")
     assert not checkpoints(result.folder)
     assert RunFolder(result.folder, write=False).finished()
-    with pytest.raises(FcosError, match=f"start a new run from its weights with --init {result.folder}"):
+    with pytest.raises(FcosError, match=f"start a new run from its weights with init={result.folder}"):
         train(out=result.folder, resume=True, **QUIET)
 
 
@@ -639,7 +639,7 @@ def test_a_taken_folder_is_refused_before_anything_is_prepared(finished, shapes,
         raise AssertionError
 
     monkeypatch.setattr("fcos.training.program.choose", prepares)
-    with pytest.raises(FcosError, match="holds a run already; give another --out"):
+    with pytest.raises(FcosError, match="holds a run already; give another out="):
         train(shapes, out=finished[0].folder, **QUIET)
 
 
