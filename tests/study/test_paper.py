@@ -17,7 +17,7 @@ from fcos.losses import centerness_target
 from fcos.points import make_points
 from fcos.study import centerness, oracle
 from fcos.study.ablation import ladder
-from fcos.study.cached import cache, redecode
+from fcos.study.cached import cache, own_iou, redecode
 from fcos.study.centerness import centerness_study
 from fcos.study.oracle import oracle_study
 from fcos.study.proposals import proposals_study
@@ -112,6 +112,21 @@ def test_true_nms_keeps_one_box_for_each_object(world):
     mended = redecode(*oracle.perfect_nms(c, CONFIG))
     assert mended.boxes.round().tolist() == [[26, 20, 66, 60], [21, 20, 60, 60], [90, 90, 120, 120]]
     assert float(iou(mended.boxes[:1], mended.boxes[1:2])) > CONFIG.decode.nms_iou
+
+
+def test_true_nms_keeps_a_box_that_the_limit_lets_through(world):
+    """Where the best score has a class probability below the limit, the next one stays."""
+    config = CONFIG.override({"decode": {"threshold": 0.5, "threshold_on": "class"}})
+    rows = [((44, 36), (20, 20, 60, 60), 0, 0.45, 0.99), ((36, 36), (21, 20, 60, 60), 0, 0.6, 0.6)]
+    c = cache(detector(rows), world((*TRUTH, 0, 0)))[0]
+    assert redecode(*oracle.perfect_nms(c, config)).boxes.round().tolist() == [[21, 20, 60, 60]]
+
+
+def test_the_iou_of_a_candidate_is_with_a_box_of_its_class(world):
+    rows = [((44, 36), (20, 20, 60, 40), 0, 0.9, 0.5), ((36, 36), (20, 20, 60, 60), 1, 0.8, 0.5)]
+    c = cache(detector(rows), world((*TRUTH, 0, 0)))[0]
+    found = [round(float(own_iou(c)[(c.probability - p).abs().argmin()]), 4) for p in (0.9, 0.8)]
+    assert found == [0.5, 0.0]
 
 
 def test_every_study_gives_its_table(world, tmp_path):
