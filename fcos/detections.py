@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
+_PICKLED = 1 << 20  # bytes of an image that is not sent to other processes with what was found in it
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
 _ELSEWHERE = {  # what other programs call it
     "xyxy": ".boxes",
@@ -70,9 +71,12 @@ class Arrays(NamedTuple):
 
 
 class Kept:
-    """An image that detections remember: the pixels where they are few, else a weak reference to what was given."""
+    """An image that detections remember: the pixels where they are few, else a weak reference to what was given. Pixels
+    whose memory is the caller's, to be written again, are copied; a pickle has those of a small image only."""
 
     def __init__(self, pixels: np.ndarray, given: object) -> None:
+        if pixels.nbytes <= _LARGE and _shared(pixels, given):
+            pixels = pixels.copy()
         self.pixels: np.ndarray | None = pixels if pixels.nbytes <= _LARGE else None
         self._given: weakref.ref[Any] | None = None
         if self.pixels is None:
@@ -88,8 +92,15 @@ class Kept:
         return self._given() if self._given is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        pixels = self.pixels if self.pixels is not None else np.zeros((0, 0, 3), np.uint8)
-        return Kept, (pixels, None)
+        small = self.pixels is not None and self.pixels.nbytes <= _PICKLED
+        return Kept, (self.pixels if small else np.zeros((0, 0, 3), np.uint8), None)
+
+
+def _shared(pixels: np.ndarray, given: object) -> bool:
+    """Whether the memory of `pixels` is that of what was given, an array or a tensor that may be written again."""
+    if isinstance(given, Tensor):
+        given = given.detach().numpy() if given.device.type == "cpu" and given.dtype == torch.uint8 else None
+    return isinstance(given, np.ndarray) and given.flags.writeable and np.may_share_memory(pixels, given)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -26,8 +26,9 @@ class About:
 
     `batch` and `size` (height, width) are None where the graph takes any; `size` then counts in steps of
     `config.data.divisor`. `pixels` is the input's type: uint8, or float32 in 0..255 for settings whose
-    pre-processing makes fractions of grey levels. With `nms` the graph goes on to detections. `sha256` is the digest
-    by which a file that was written is known, see `fcos.export.seal`.
+    pre-processing makes fractions of grey levels. With `nms` the graph goes on to detections. `ap50`, of a fixed size
+    that was judged on a data set: AP50 (0..1) of the model as it is, and of the model at this size. `sha256` is the
+    digest by which a file that was written is known, see `fcos.export.seal`.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class About:
     dtype: Dtype = "fp32"
     version: str = ""
     sha256: str = ""
+    ap50: tuple[float, float] | None = None
 
     @property
     def pixels(self) -> Literal["uint8", "float32"]:
@@ -60,7 +62,13 @@ class About:
                 "version": __version__,
                 "config": self.config.model_dump(mode="json"),
                 "classes": {"names": self.classes.names, "ids": self.classes.ids},
-                "graph": {"batch": self.batch, "size": self.size, "nms": self.nms, "dtype": self.dtype},
+                "graph": {
+                    "batch": self.batch,
+                    "size": self.size,
+                    "nms": self.nms,
+                    "dtype": self.dtype,
+                    "ap50": self.ap50,
+                },
                 "sha256": sha256,
             }
         )
@@ -81,6 +89,7 @@ def from_text(text: str | bytes | None, path: str | Path) -> About:
         graph.dtype,
         stored.version,
         stored.sha256,
+        (graph.ap50[0], graph.ap50[1]) if graph.ap50 else None,
     )
 
 

@@ -35,8 +35,8 @@ class Report:
     `score` and `box` are the largest over detections of the same class at the same location, `box` in
     pixels and `share` as a share of the image's longer side. `lost` are detections of the reference
     (`judged` of them: those with an area, under low precision of at least `SURE`) without one of their class at IoU
-    0.5 in the other. AP and AP50 are of the model as it is and of the other; where that takes images of one size only
-    and has less, `sized` is the AP50 of the model at that size.
+    0.5 in the other. AP and AP50 are of the model as it is and of the other; where that takes images of one size
+    only, `sized` is the AP50 of the model at that size.
     """
 
     images: int
@@ -143,11 +143,6 @@ def verdict(report: Report, dtype: str, limits: tuple[float, float, float] | Non
     if report.ap50 is not None:
         before, after = report.ap50
         before = before if report.sized is None else report.sized  # what a fixed size costs is told, and no fault
-        if falls(before, after):
+        if before - after > MAX_AP50_LOSS / 100:
             wrong.append(f"AP50 falls by {100 * (before - after):.2f} points; at most {MAX_AP50_LOSS:g} is good")
     return wrong
-
-
-def falls(before: float, after: float) -> bool:
-    """Whether AP50 (0..1) falls by more than is good."""
-    return before - after > MAX_AP50_LOSS / 100

@@ -33,7 +33,7 @@ from ..system.progress import ticking
 from ..system.terminal import clock, plural
 from . import check
 from .about import DTYPES, About
-from .judging import judge
+from .judging import Before, judge
 from .open import write_export
 from .registry import FORMATS, Format, format_of
 
@@ -119,6 +119,10 @@ class Result:
         ]
         if self.room:
             lines.append(self.room)
+        if about.ap50 is not None:
+            own, sized = about.ap50
+            costs = f"{100 * (own - sized):.1f} points" if own - sized > 0.0005 else "nothing"
+            lines.append(f"the fixed size costs {costs} of AP50: {own:.4f} as the model is, {sized:.4f} at this size")
         report = self.report
         if report is None:
             html = self.format == "html"
@@ -157,8 +161,6 @@ def _compared(report: check.Report, dtype: str) -> list[str]:
             f"AP {report.ap[0]:.4f} before, {report.ap[1]:.4f} after; "
             f"AP50 {report.ap50[0]:.4f} before, {report.ap50[1]:.4f} after"
         )
-        if report.sized is not None:
-            lines.append(f"the fixed size costs {100 * (report.ap50[0] - report.sized):.1f} points of AP50")
     return lines
 
 
@@ -175,10 +177,14 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
     out = _target(job, chosen, name)
     check_kept(out)
     about = plan(job, chosen, reference)
-    dataset = None
+    dataset = known = None
     if job.data is not None:
         dataset = as_seen(open_judged(job.data, job.split), reference.config.data, reference.classes.names[0])
         match_classes(reference.classes, dataset.classes)  # before minutes of writing
+        known = Before(reference, dataset, about.size)
+        if about.size is not None:
+            say(f"AP on {plural(len(dataset.records), 'image')} in torch, as the model is and at the size of the file")
+            about = replace(about, ap50=known.ap50)
     network: Any = reference.network
     started = time.perf_counter()
     with _beside(out) as folder:
@@ -188,7 +194,7 @@ def run(job: Job, say: Callable[[str], None] = lambda line: None) -> Result:
             write_export(network, about, chosen.name, draft, _calibration(job, reference, about))
         seconds = time.perf_counter() - started
         say(f"written in {clock(seconds)}; comparing what it detects with torch")
-        report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, dataset, say)
+        report, wrong = judge(reference, draft / chosen.runs if chosen.runs else draft, known, say)
         if wrong and is_full(Path(folder)):  # some toolchains do not look whether all was written
             raise _no_room(out, _FULL)
         # the file itself first: what goes with it is then known for its own, whenever this ends

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.images.reading import read_image
-from ..data.records import evenly
+from ..data.records import Size, evenly
 from ..errors import FcosError, ImageError, first_line
 from ..system.terminal import plural
 from . import check
@@ -26,13 +27,35 @@ if TYPE_CHECKING:
 _COMPARED = 16  # images of a data set that are compared box by box; AP takes all
 
 
+@dataclass(frozen=True)
+class Before:
+    """How a model does on a data set in torch, as it is and at the fixed size of its file; judged when it is asked."""
+
+    reference: Detector
+    dataset: Dataset
+    size: Size | None
+
+    @cached_property
+    def own(self) -> Metrics:
+        """Of the model as it is."""
+        return _judge(self.reference, self.dataset)
+
+    @cached_property
+    def ap50(self) -> tuple[float, float] | None:
+        """AP50 of the model as it is and at the fixed size; None where there is none."""
+        if self.size is None:
+            return None
+        return self.own.ap50, _judge(self.reference.replace(size=self.size), self.dataset).ap50
+
+
 def judge(
-    reference: Detector, path: Path, dataset: Dataset | None, say: Callable[[str], None] = lambda line: None
+    reference: Detector, path: Path, before: Before | None, say: Callable[[str], None] = lambda line: None
 ) -> tuple[check.Report | None, list[str]]:
-    """(report, what is wrong) of an exported file beside the detector it was made from; AP with a data set.
+    """(report, what is wrong) of an exported file beside the detector it was made from; AP where that is known.
 
     (None, []) for a format that does not run here.
     """
+    dataset = None if before is None else before.dataset
     kind = format_of(path)
     assert kind is not None
     images = _images(dataset)
@@ -51,13 +74,11 @@ def judge(
     except Exception as error:  # a runtime has errors of its own
         reason = first_line(error)
         return check.Report.nothing(), [f"it cannot be run: {reason}"]
-    if dataset is not None:
-        say(f"AP on {plural(len(dataset.records), 'image')}, in torch and in {network.place.runtime}")
-        before, after = (_judge(d, dataset) for d in (reference, exported))
-        sized = None
-        if exported.size is not None and check.falls(before.ap50, after.ap50):
-            sized = _judge(check.like(reference, exported), dataset).ap50
-        report = replace(report, ap50=(before.ap50, after.ap50), ap=(before.ap, after.ap), sized=sized)
+    if before is not None:
+        say(f"AP on {plural(len(before.dataset.records), 'image')}, in torch and in {network.place.runtime}")
+        own, after = before.own, _judge(exported, before.dataset)
+        sized = None if before.ap50 is None else before.ap50[1]
+        report = replace(report, ap50=(own.ap50, after.ap50), ap=(own.ap, after.ap), sized=sized)
     return report, check.verdict(report, network.about.dtype)
 
 

@@ -67,6 +67,7 @@ class StoredGraph(StoredPart):
     size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None
     nms: bool
     dtype: Literal["fp32", "bf16", "fp16", "int8"]
+    ap50: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] | None = None
 
 
 class StoredWeights(StoredPart):

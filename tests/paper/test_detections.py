@@ -178,6 +178,32 @@ def test_a_large_image_lives_as_long_as_its_owner_keeps_it(model, monkeypatch):
     assert pickle.loads(pickle.dumps(Kept(copy, copy))).get() is None
 
 
+def test_a_buffer_that_is_used_again_does_not_change_what_was_found(model):
+    """The pixels were the caller's own, so crops and drawings showed whatever a camera wrote next."""
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    expected = np.asarray(model(pixels, score=0).draw())
+    for given in (pixels.copy(), torch.from_numpy(pixels.copy()), torch.from_numpy(pixels.copy()).permute(2, 0, 1)):
+        found = model(given, score=0)
+        given[:] = 0
+        np.testing.assert_array_equal(np.asarray(found.draw()), expected)
+    fixed = pixels.copy()
+    fixed.flags.writeable = False
+    assert Kept(fixed, fixed).get() is fixed
+    assert Kept(pixels, b"a file").get() is pixels
+
+
+def test_a_pickle_has_the_pixels_of_a_small_image_only(model, monkeypatch):
+    pixels = np.zeros((70, 90, 3), np.uint8)
+    found = model(pixels, score=0)
+    assert len(pickle.dumps(found)) > pixels.nbytes
+    monkeypatch.setattr(module, "_PICKLED", pixels.nbytes - 1)
+    again = pickle.loads(pickle.dumps(found))
+    assert len(pickle.dumps(found)) < pixels.nbytes
+    with pytest.raises(FcosError, match="give it: draw"):
+        again.draw()
+    np.testing.assert_array_equal(np.asarray(again.draw(pixels)), np.asarray(found.draw()))
+
+
 def test_boxes_lie_right_on_a_rotated_photograph(tmp_path):
     """A PIL image that its EXIF turns by a quarter was drawn on as it lies in the file."""
     pixels = np.full((60, 100, 3), 90, np.uint8)
