@@ -126,14 +126,28 @@ class Keeper(Learner):
             images = isinstance(error, ImageError)
             if not images and (error.__cause__ is None or disk_reason(error.__cause__) is None):
                 raise
-            if images and self.world == 1:
-                with suppress(FcosError):  # the run may lie on the same disk; the checkpoint before stays
-                    self.save()
-                    self.saver.wait()
+            if images:
+                self._keep_what_can_be()
             if not checkpoints(self.folder.path):
                 raise
             first = "once they can be read, " if images else ""
             raise type(error)(f"{error}; {first}{go_on(self.kept)}") from error
+
+    @contextmanager
+    def kept_first(self) -> Iterator[None]:
+        """Inside, what a caller's function raises goes on once the steps that are done are kept."""
+        try:
+            yield
+        except BaseException:
+            self._keep_what_can_be()
+            raise
+
+    def _keep_what_can_be(self) -> None:
+        """A checkpoint on the way out of an error; none of several processes, of which the others do not know."""
+        if self.world == 1:
+            with suppress(FcosError):  # the run may lie on the same disk; the checkpoint before stays
+                self.save()
+                self.saver.wait()
 
     @property
     def _now(self) -> tuple[int, int, bool]:

@@ -122,6 +122,7 @@ class Trainer(Keeper):
         self.step = 0
         self.judging = Judge(self.config, self.data.get("val"), self.classes, self.context, self.images)
         self.judging.start_due = start_due
+        self.ended = False  # by the caller of the run
         self.saved_at: tuple[int, int, bool] | None = None
         self.saved_when = time.perf_counter()
         self.normalizer: float | None = None  # moving average of positives, for the dialect that has one
@@ -207,7 +208,7 @@ class Trainer(Keeper):
         while True:  # a resumed run may find that only the evaluation of its last step is left
             self.between_steps(anew=self.step > start)
             self.stop_if_asked()
-            if self.step >= self.total or self.out_of_patience():
+            if self.step >= self.total or self.ends_early():
                 break
             with compiling():
                 report = self.train_step(loader)
@@ -216,7 +217,8 @@ class Trainer(Keeper):
             self.log(report)
             self.keep_time()
             if self.first and self.options.on_step is not None:
-                self.options.on_step(self.step, report)
+                with self.kept_first():
+                    self.options.on_step(self.step, report)
         together(self.saver.wait, self.world)
         self.console.stop()
         return self.finish()
@@ -228,15 +230,31 @@ class Trainer(Keeper):
         if end_of_epoch:
             if self.judging.due(done, done // per_epoch, done == self.total):
                 self.judge(done / per_epoch)
-            if anew and self.first and self.options.on_epoch is not None:
-                self.options.on_epoch(done / per_epoch, self.judging.metrics if self.judging.at == done else None)
+            if anew:
+                self.tell_epoch(done / per_epoch)
         if (end_of_epoch and self.worth_saving()) or done % self.config.train.save_every == 0:
             self.save()
         if end_of_epoch and self.first:
             self.draw()
 
-    def out_of_patience(self) -> bool:
-        """Whether too many evaluations found nothing better; that is told."""
+    def tell_epoch(self, epoch: float) -> None:
+        """Call `on_epoch` in the first process; StopIteration ends the run for all of them."""
+        on_epoch, ended = self.options.on_epoch, False
+        if on_epoch is None:
+            return
+        if self.first:
+            try:
+                with self.kept_first():
+                    on_epoch(epoch, self.judging.metrics if self.judging.at == self.step else None)
+            except StopIteration:
+                ended = True
+        self.ended = bool(self.fabric.broadcast(ended))
+
+    def ends_early(self) -> bool:
+        """Whether `on_epoch` ended the run, or too many evaluations found nothing better; that is told."""
+        if self.ended:
+            self.console.note("stopped early: on_epoch raised StopIteration")
+            return True
         patience, stale = self.config.train.patience, self.judging.stale
         if not patience or stale < patience:
             return False

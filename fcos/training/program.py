@@ -142,6 +142,8 @@ def train(
     `devices` and `nodes` start more processes, from a script only: each runs it from its beginning, so other work in it
     belongs into a script of its own. `on_step(step, report)` is called after every
     optimiser step, `on_epoch(epoch, metrics)` after every epoch, metrics being None where it was not evaluated.
+    StopIteration raised in `on_epoch` ends the run as `train.patience` does; before another error goes on, a
+    checkpoint is kept.
 
     Returns a Result: `.metrics` of the best weights, `.detector` with them, `.folder`. Raises FcosError, with one line
     that says what to do: DataError, ConfigError, ModelError, DeviceError, MissingExtra; Stopped after Ctrl-C.

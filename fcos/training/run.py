@@ -32,8 +32,9 @@ class RunOptions:
     machines. `sources` is noted in environment.json: where the data came from, so that a resume need not be told;
     `notes` are lines to tell first. `on_step(step, report)` is called after every optimiser step, with the steps
     done so far, and `on_epoch(epoch, metrics)` after every epoch, with those of its evaluation or None; both in the
-    first process only. `deadline` ends the run in time, by fewer steps than the settings have. `url`: where the
-    folder is kept, `out` being the copy that the run works in. `began`: `time.monotonic()` when it was asked for.
+    first process only, and StopIteration in `on_epoch` ends the run. `deadline` ends the run in time, by fewer steps
+    than the settings have. `url`: where the folder is kept, `out` being the copy that the run works in.
+    `began`: `time.monotonic()` when it was asked for.
     `equal(steps)`: the command that trains so many steps without a clock, for a run in a given time.
     """
 

@@ -656,3 +656,31 @@ def test_names_that_train_does_not_have_say_what_is_meant(given, told):
     with pytest.raises(ConfigError) as error:
         train("nowhere", **given)
     assert str(error.value).startswith(f"fcos.train has {told}")
+
+
+class _Mine(Exception):
+    pass
+
+
+def test_what_a_callback_raises_comes_after_the_steps_are_kept(shapes, tmp_path):
+    """The epoch that had just been judged was lost."""
+
+    def fail(epoch, metrics):
+        raise _Mine
+
+    told = {"model": tiny_config(), "init": "none", "settings": {"train.epochs": 2}}
+    with pytest.raises(_Mine):
+        train(shapes, out=tmp_path / "run", on_epoch=fail, **told, **QUIET)
+    steps = []
+    train(out=tmp_path / "run", resume=True, on_step=lambda step, report: steps.append(step), **QUIET)
+    assert steps == [5, 6, 7, 8]
+
+
+def test_a_callback_ends_a_run_as_patience_does(shapes, tmp_path):
+    def enough(epoch, metrics):
+        raise StopIteration
+
+    told = {"model": tiny_config(), "init": "none", "settings": {"train.epochs": 2}}
+    result = train(shapes, out=tmp_path / "run", on_epoch=enough, **told, **QUIET)
+    assert (result.steps, result.metrics.images) == (4, 10)
+    assert (tmp_path / "run" / "best.safetensors").is_file()
