@@ -1,8 +1,10 @@
+import multiprocessing
 import subprocess
 import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -402,6 +404,14 @@ def test_count_of_workers():
     assert 0 <= count_workers(-1, 1) <= 4
     with pytest.warns(UserWarning, match="/dev/shm is too small"):
         assert count_workers(2, 1 << 50) == 0
+
+
+def test_a_daemonic_process_loads_by_itself(monkeypatch):
+    """Celery's workers and those of a multiprocessing.Pool may have no children: AssertionError."""
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    with pytest.warns(UserWarning, match="daemonic"):
+        assert count_workers(2, 1) == 0
+    assert count_workers(0, 1) == 0
 
 
 def test_a_script_that_its_own_loader_runs_again_is_told_why(tmp_path):

@@ -342,9 +342,13 @@ def one_line_for_lost_loaders(advice: str = "") -> Iterator[None]:
 
 
 def count_workers(wanted: int, item_bytes: int) -> int:
-    """Loader processes: as wanted, or by the number of CPU cores; 0 where shared memory is too small."""
+    """Loader processes: as wanted, or by the number of CPU cores; 0 where shared memory is too small, and in a process
+    that may have none."""
     cores = cpu_cores()
     workers = wanted if wanted >= 0 else min(4, cores) if cores > 2 else cores - 1
+    if workers and multiprocessing.current_process().daemon:  # of Celery, or of a multiprocessing.Pool
+        warnings.warn("a daemonic process may not start loader processes; it loads images itself", stacklevel=3)
+        return 0
     if workers and os.path.isdir("/dev/shm"):
         room = os.statvfs("/dev/shm")
         if room.f_bavail * room.f_frsize < (_PREFETCH + 1) * workers * item_bytes:
