@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+_PASSWORD = re.compile(r"(\w:/{1,2}[^\s/:@]*):[^\s/]*@")
 LONGEST = 700  # characters of a message: what stands in a file may be any length
 
 
@@ -40,11 +41,21 @@ class FcosError(Exception):
 def one_line(text: str, limit: int = LONGEST) -> str:
     """`text` as one line that any terminal shows: line ends, control characters, half characters and marks that turn
     the direction of writing as escapes such as \\n; cut in the middle where it is longer than `limit`."""
+    text = without_password(text)
     if len(text) > 4 * limit:  # before its characters are looked at one by one
         text = text[: 2 * limit] + text[-2 * limit :]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else f"{text[: limit - limit // 3 - 5]} ... {text[-(limit // 3) :]}"
+
+
+def without_password(text: str) -> str:
+    """`text` with *** for the password of each address in it.
+
+    >>> without_password("rtsp://admin:secret@10.0.0.7/live")
+    'rtsp://admin:***@10.0.0.7/live'
+    """
+    return _PASSWORD.sub(r"\1:***@", text) if "@" in text else text
 
 
 def first_line(error: BaseException, most: int | None = None) -> str:

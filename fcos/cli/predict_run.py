@@ -144,7 +144,7 @@ def _video(how: Detecting, source: str, every: int, out: Path | None) -> tuple[b
     written = [str(file) for file in (None if outcome.undrawn else files.drawn, files.lines) if file is not None]
     where = f"; written: {', '.join(written)}" if written else ""
     boxes, frames = plural(outcome.detections, "detection"), plural(outcome.detected, "frame")
-    typer.echo(f"{source}: {boxes} in {frames}{where}", err=how.as_json)
+    typer.echo(f"{one_line(source)}: {boxes} in {frames}{where}", err=how.as_json)
     if reader.broken:
         say(reader.broken)
     return bool(reader.broken or outcome.undrawn), signals.number

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.images.reading import SUFFIXES, UNREAD, load_image, tell_unread
-from ..errors import DataError, or_near
+from ..errors import DataError, or_near, without_password
 from ..system import remote
 from ..system.walk import files_below, folders_below
 
@@ -31,8 +31,11 @@ def load_source(source: Source) -> np.ndarray:
 
 
 def name_of(source: Source) -> str | None:
-    """The path or address of a source that has one."""
-    return remote.url_of(source) if isinstance(source, str | os.PathLike) else None
+    """The path or address of a source that has one; an address without its password."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    name = remote.url_of(source)
+    return without_password(name) if "://" in name else name
 
 
 def _matching(pattern: str) -> set[Path]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from ..data.images import gif
 from ..data.images.reading import SUFFIXES as PICTURES
 from ..detections import Detections
-from ..errors import ConfigError, FcosError, ImageError
+from ..errors import ConfigError, FcosError, ImageError, without_password
 from ..system.files import file_name, plain_number
 from ..system.readers import open_file
 from ..system.remote import is_remote, local
@@ -137,7 +137,7 @@ def called(source: str) -> str:
         return file_name(Path(source).resolve().name or "frames")
     if "://" not in source and (glob.has_magic(source) or "%" in source) and not os.path.lexists(source):
         return called(os.fspath(Path(source).parent))
-    return file_name(Path(source.split("?")[0]).stem or "stream")
+    return file_name(Path(without_password(source).split("?")[0]).stem or "stream")
 
 
 class Reader:
@@ -356,5 +356,6 @@ def frame_line(frame: Frame, source: str = "") -> str:
     if seen.track_ids is not None:
         numbers = seen.track_ids.tolist()
         rows = [{"track": number, **row} for number, row in zip(numbers, rows, strict=True) if number >= 0]
+    source = without_password(source)
     told = {"frame": frame.index, "time": round(frame.time, 4), "detections": rows}
     return json.dumps({"file": source, **told} if source else told, ensure_ascii=False)

@@ -19,7 +19,7 @@ from ..data.classes import match_classes
 from ..data.ids import Id, images_file
 from ..data.open import Numbers
 from ..detections import DRAWN, WRITTEN, Detections, table
-from ..errors import FcosError
+from ..errors import FcosError, without_password
 from ..system.files import check_kept, file_name, folded, own, real, whole_set, write_whole
 from ..system.names import UNKNOWN
 from ..system.readers import read_json
@@ -196,7 +196,7 @@ class Writer:
         could not be written."""
         if self.outputs.coco is not None:
             height, width = detections.size or image.shape[:2]  # of a very large image `image` is a small copy
-            id, name = self.ids.images[number], url_of(self.paths[number])
+            id, name = self.ids.images[number], without_password(url_of(self.paths[number]))
             self._images.append({"id": id, "file_name": name, "width": width, "height": height})
             known = [self.ids.categories[k] is not None for k in detections.labels.tolist()]
             kept = detections[torch.tensor(known, dtype=torch.bool)]

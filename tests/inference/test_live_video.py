@@ -1,10 +1,12 @@
 """Cameras and streams: the newest frame, even distances, connections that break, and the end."""
 
 import itertools
+import json
 import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +14,10 @@ import pytest
 from tiny import fcos, tiny_config
 from video_clips import Camera, Counter, number_of, picture
 
+from fcos.errors import FcosError
 from fcos.inference import video
-from fcos.inference.video import Frame, Reader
+from fcos.inference.sources import name_of
+from fcos.inference.video import Frame, Reader, called, frame_line
 from fcos.inference.video_stream import stream
 from fcos.network import weights
 from fcos.system.machine import Placement
@@ -193,3 +197,16 @@ def test_what_goes_wrong_in_the_thread_that_reads_comes_out(monkeypatch):
     monkeypatch.setattr(video, "_capture", lambda source, stream: Bad(itertools.count()))
     with Reader(0) as reader, pytest.raises(MemoryError, match="no room"):
         list(reader)
+
+
+def test_the_password_of_a_camera_is_not_told():
+    address = "rtsp://admin:p@ss@127.0.0.1:9/live"
+    with pytest.raises(FcosError) as caught:
+        Reader(address)
+    assert "rtsp://admin:***@127.0.0.1:9/live" in str(caught.value)
+    assert "p@ss" not in str(caught.value)
+    frame = Frame(0, 0.0, np.zeros((2, 2, 3), np.uint8), None)
+    assert json.loads(frame_line(frame, address))["file"] == "rtsp://admin:***@127.0.0.1:9/live"
+    assert name_of(Path("https://admin:p@ss@127.0.0.1:9/a.jpg")) == "https://admin:***@127.0.0.1:9/a.jpg"
+    assert name_of("http://10.0.0.1:80/a@b.jpg") == "http://10.0.0.1:80/a@b.jpg"
+    assert "secret" not in called("rtsp://admin:secret@10.0.0.7")

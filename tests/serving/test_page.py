@@ -217,6 +217,18 @@ def press(tab, key):
 
 @pytest.mark.browser
 @needs_chromium
+def test_a_page_without_https_says_why_there_is_no_camera():
+    """Browsers take `mediaDevices` away from pages of another computer over http."""
+    with serving() as (address, _), Browser() as browser:
+        tab = browser.open(address)
+        tab.evaluate("fcosPage.ready")
+        tab.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined}), 0")
+        tab.evaluate("document.getElementById('camera').click()")
+        wait_for(tab, "document.body.innerText.includes('only to pages at https:// or http://localhost')", 10)
+
+
+@pytest.mark.browser
+@needs_chromium
 def test_a_person_looks_at_a_picture(tmp_path):
     """Images are opened, the score moved, classes switched off, a box chosen; all without a mouse where possible."""
     broken = tmp_path / "broken.jpg"

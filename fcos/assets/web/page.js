@@ -506,6 +506,9 @@
 
   async function camera() {
     if (state.camera) return stopCamera();
+    if (!navigator.mediaDevices) {  // of pages over http from another computer
+      return say("no camera: browsers give it only to pages at https:// or http://localhost. Open images instead.", true);
+    }
     try {
       const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
       const video = $("video");
