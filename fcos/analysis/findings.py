@@ -17,6 +17,7 @@ from ..data import kinds
 from ..data.clean import same_boxes
 from ..data.dataset import EXAMPLES
 from ..data.kinds import Kind
+from ..system.names import fold
 from .scan import Scan
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ _RARE = Kind(
     f"classes with fewer than {FEW} boxes",
     f"class with fewer than {FEW} boxes",
     "add images of these classes, or expect them to be found badly",
+)
+_ALIKE = Kind(
+    "groups of classes that differ in upper case, spaces or hyphens only",
+    "group of classes that differ in upper case, spaces or hyphens only",
+    "if they are one, write a copy that joins them: fcos data convert DATA OUT --to FORMAT --rename OLD=NEW",
 )
 _UNUSED = Kind(
     "classes without a box anywhere",
@@ -200,8 +206,13 @@ def same_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
-    """Classes with few boxes, none, or none in the split that trains; images without boxes."""
+    """Classes with few boxes, none, or none in the split that trains, or of one name; images without boxes."""
     names = splits[trained_on].classes.names
+    folded: dict[str, dict[str, None]] = {}
+    for dataset in splits.values():
+        for name in dataset.classes.names:
+            folded.setdefault(fold(name), {})[name] = None
+    alike = [", ".join(group) for group in folded.values() if len(group) > 1]
     here = dict(zip(names, splits[trained_on].counts().tolist(), strict=True))
     never = {
         name: split
@@ -226,6 +237,7 @@ def in_classes(splits: Mapping[str, Dataset], trained_on: str) -> list[Finding]:
     return [
         Finding("serious", _NO_BOXES, 0 if any(here.values()) else 1, (trained_on,)),
         Finding("serious", unshown, len(never), unseen, only[:SPOTS]),
+        Finding("warning", _ALIKE, len(alike), tuple(alike[:EXAMPLES])),
         Finding("warning", _RARE.at(trained_on), len(rare), tuple(rare[:EXAMPLES]), few),
         Finding("note", _UNUSED, len(unused), tuple(unused[:EXAMPLES])),
         Finding("note", _BACKGROUND.at(trained_on), len(bare), (), empty),
@@ -277,6 +289,8 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
             shown.append(_spot(record, [int(seen.row[k])], title)._replace(others=takers))
         return tuple(shown)
 
+    # where boxes are not what they are read as, no input size helps
+    cause = next((note.kind.do for note in dataset.notes if note.kind in kinds.MISREAD), "")
     bad = seen.boxes > 0 and seen.no_location.mean() > SERIOUS_LOSS
     small = f"with a side below {TINY * finest:g} px at this input size"
     found: tuple[tuple[Literal["serious", "warning"], Kind, np.ndarray], ...] = (
@@ -284,4 +298,7 @@ def in_locations(dataset: Dataset, seen: Scan, config: Config) -> list[Finding]:
         ("warning", _OUTRANKED, seen.outranked),
         ("warning", Kind(f"boxes {small}", f"box {small}", _LARGER), tiny),
     )
-    return [Finding(level, kind, int(mask.sum()), places(mask), spots(mask)) for level, kind, mask in found]
+    return [
+        Finding(level, kind._replace(do=cause or kind.do), int(mask.sum()), places(mask), spots(mask))
+        for level, kind, mask in found
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Kind(NamedTuple):
@@ -129,17 +129,35 @@ PARTLY_OUTSIDE = Kind(
     "box partly outside the image, kept and cut in training",
     "nothing, they are cut; if there are many, see whether boxes and images belong together",
 )
-_AS = "a box is read as x, y of a corner, width, height: write them so, in all of the file"
-CORNERS = Kind(
-    "boxes that go beyond the image, as if all were x1, y1, x2, y2",
-    "box that goes beyond the image, as if all were x1, y1, x2, y2",
-    _AS,
+UPPER_LEFT = Kind(
+    "boxes that all lie in the upper left of their images, as if these had been smaller, or 100 wide and high",
+    "box that lies in the upper left of its image, as if this had been smaller, or 100 wide and high",
+    "see whether they lie on the objects (fcos data show DATA); if not, write them in pixels of these images",
 )
-CENTRES = Kind(
-    "boxes that go beyond the image, as if all were x, y of the centre, width, height",
-    "box that goes beyond the image, as if all were x, y of the centre, width, height",
-    _AS,
+SHARES = Kind(
+    "boxes of at most a pixel, as if their numbers were shares of the image",
+    "box of at most a pixel, as if its numbers were shares of the image",
+    "they are read as pixels: multiply x and width by the width of the image, y and height by its height",
 )
+Form = Literal["xyxy", "xywh", "cxcywh", "xxyy", "yxyx"]
+_FORMS: dict[Form, str] = {
+    "xyxy": "x1, y1, x2, y2",
+    "xywh": "x, y of a corner, width, height",
+    "cxcywh": "x, y of the centre, width, height",
+    "xxyy": "x1, x2, y1, y2",
+    "yxyx": "y1, x1, y2, x2",
+}
+# (how boxes were read, how they would fit) -> what is told
+MEANT = {
+    (read, meant): Kind(
+        f"boxes that do not fit their image, as if all were {words}",
+        f"box that does not fit its image, as if all were {words}",
+        f"a box is read as {_FORMS[read]}: write them so, in all of the file",
+    )
+    for read in _FORMS
+    for meant, words in _FORMS.items()
+}
+MISREAD = frozenset({SHARES, UPPER_LEFT, *MEANT.values()})
 
 
 def without(what: str, then: str) -> Kind:

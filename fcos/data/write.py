@@ -20,6 +20,7 @@ from .registry import format_named, formats
 from .splits import ORDER, canonical_split, check_split
 from .tree import DataSource
 
+_OF_FILES = (".json", ".jsonl", ".ndjson", ".xml", ".txt", ".csv", ".yaml", ".yml", ".parquet", ".zip", ".tar")
 SCORED = ("labelstudio", "cvat", "labelme", "coco", "yolo")  # formats with a place for scores and who proposes
 
 
@@ -99,8 +100,10 @@ def check_new(target: Path) -> None:
 
 
 def check_outside(target: Path, source: DataSource) -> None:
-    """DataError where `target`, which is to become a new folder, lies in the data set that is read: it would be two
-    data sets in one folder then, and no longer open."""
+    """DataError where `target`, which is to become a new folder, is called as a file is, or lies in the data set that
+    is read: it would be two data sets in one folder then, and no longer open."""
+    if target.suffix.lower() in _OF_FILES and not target.exists():
+        raise DataError(f"{target} is to be a folder, for images and annotations; leave {target.suffix} out")
     target, origin = real(target), real(source.path)
     if target == origin or origin in target.parents or (origin.is_file() and target == origin.parent):
         raise DataError(

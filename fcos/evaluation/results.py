@@ -87,7 +87,7 @@ def read_results(path: str | Path, dataset: Dataset) -> list[Detections]:
     records = dataset.records
     extent = boxes[:, 2:].copy()
     sizes = np.array([record.size for record in records], np.float64).reshape(-1, 2)[position]
-    odd = odd_boxes(boxes, sizes)
+    odd = odd_boxes(boxes, sizes, position)
     boxes[:, 2:] += boxes[:, :2]
     order = np.lexsort((-scores, position))  # stable
     if not odd and named is None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.classes import match_classes
-from ..data.formats.common.assemble import misread
 from ..data.formats.common.lists import Named
+from ..data.formats.common.misread import misread
 from ..data.ids import Id, id_of, images_file, look_up
 from ..data.records import evenly
 from ..errors import DataError
@@ -149,14 +149,12 @@ def labels_by_id(path: str | Path, category: Sequence[Any], dataset: Dataset) ->
     return labels
 
 
-def odd_boxes(boxes: Floats, sizes: Floats) -> str:
-    """What boxes [D,4] (x, y, width, height) look like that are something else, in images of `sizes` [D,2] (height,
-    width); "" where they look well."""
-    if len(boxes) > _LEAST and (boxes <= 1.5).all() and (sizes > 10).all():
-        return "no number of a bbox is above 1.5, as if they were shares of the image; write pixels"
+def odd_boxes(boxes: Floats, sizes: Floats, position: Ints) -> str:
+    """What boxes [D,4] (x, y, width, height) look like that are something else, in images `position` [D] of `sizes`
+    [D,2] (height, width); "" where they look well."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    kind = misread(corners, *sizes.T)
-    return "" if kind is None else f"{kind.many}; a bbox is [x, y, width, height]"
+    found = misread(corners, sizes, position, "xywh")
+    return "" if found is None else f"{found[0].many}; a bbox is [x, y, width, height] in pixels"
 
 
 def odd_classes(position: Ints, labels: Ints, boxes: Floats, dataset: Dataset) -> str:

@@ -99,7 +99,8 @@ def never_seen(seen: AbstractSet[int], names: Sequence[str], boxes: Sequence[int
     if missed:
         lines.append(
             f"no location learned {_first(missed)} in an epoch, though the data has such boxes: they are too small for "
-            "the first level, or lie under others; `fcos doctor` shows them, and a larger data.size helps"
+            "the first level (are they written as shares of 0..1?), or lie under others; `fcos doctor` shows them, and "
+            "a larger data.size helps where their numbers are right"
         )
     if absent:
         lines.append(f"the training data has no box of {_first(absent)}; data.classes can leave classes out")

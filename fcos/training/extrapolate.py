@@ -40,12 +40,13 @@ def outlook(rows: Sequence[Mapping[str, str]], steps: int, seconds: float, error
     """The outlook of a run of so many steps and seconds from its metrics.csv, None where that cannot say.
 
     It asks about the largest round time that is no longer than the run: longer leaps are guesses. `error`: the standard
-    error of the last AP, nan where it is not known. A curve needs three evaluations, the last of them at the end.
+    error of the last AP, nan where it is not known. A curve needs three evaluations, the last of them at the end, and
+    an AP above 0: a run that found nothing may have a fault that no time mends.
     """
     judged = {int(r["step"]): float(r["AP"]) for r in rows if r.get("AP")}
     seen = sorted((s, ap) for s, ap in judged.items() if s >= _BEGINS * steps and math.isfinite(ap))
     asked = [m for m in _ASKED if 60 * m <= seconds]
-    if len(seen) < FEWEST or seen[-1][0] != steps or not asked:
+    if len(seen) < FEWEST or seen[-1][0] != steps or not asked or not any(ap for _, ap in seen):
         return None
     noise = scatter(error)
     curve = fit(

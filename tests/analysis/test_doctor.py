@@ -202,6 +202,30 @@ def test_no_other_input_size_is_advised_for_a_box_marked_twice():
     }
 
 
+def test_classes_of_one_name_are_told(tmp_path):
+    boxes = [record(1, [(10, 10, 90, 90, 0)]), record(2, [(10, 10, 90, 90, 1)])]
+    splits = {
+        "train": dataset(boxes, names=("red cell", "dog")),
+        "val": dataset(boxes, "val", names=("Red-cell", "dog")),
+    }
+    found = next(f for f in findings.in_classes(splits, "train") if f.kind == findings._ALIKE)
+    assert (found.count, found.examples) == (1, ("red cell, Red-cell",))
+    same = findings.in_classes({"train": dataset(boxes)}, "train")
+    assert not any(f.count for f in same if f.kind == findings._ALIKE)
+
+
+def test_no_larger_input_is_advised_for_boxes_in_another_unit():
+    """They learn nothing because they are a pixel wide."""
+    note = Note(kinds.SHARES, 2, level="warning")
+    for notes, advice in (((), "data.size"), ((note,), "multiply x and width by the width of the image")):
+        found = package.doctor(
+            dataset([record(1, [(0.1, 0.2, 0.5, 0.6, 0)])], notes=notes), CONFIG, images=False, budget=0
+        )
+        lost = next(f for f in found.findings if "without a location" in f.kind.many)
+        assert advice in lost.kind.do
+        assert ("data.size" in lost.kind.do) == (not notes)
+
+
 def test_what_the_reader_skipped_is_serious():
     notes = (
         Note(

@@ -1,6 +1,8 @@
 """Files as labelling tools export them, with what people leave in them."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +215,15 @@ def test_splits_of_any_name_can_be_learned_together(tmp_path, capsys):
     assert (code, "choose with --split, or several, as task1,task2" in err) == (2, True), err
 
 
+@pytest.mark.parametrize("name", ["b.json", "b.ZIP", "b.csv"])
+def test_a_folder_is_not_called_as_a_file(name, tmp_path, capsys):
+    make_shapes(tmp_path / "a", {"train": 6})
+    code, _, err = fcos(capsys, "data", "convert", tmp_path / "a", tmp_path / name, "--to", "coco")
+    assert (code, (tmp_path / name).exists()) == (2, False)
+    assert "is to be a folder" in err
+    assert fcos(capsys, "data", "convert", tmp_path / "a", tmp_path / "b.v2", "--to", "coco")[0] == 0
+
+
 def test_split_renames_a_class(tmp_path, capsys):
     make_shapes(tmp_path / "a", {"train": 6})
     file = tmp_path / "a" / "instances_train.json"
@@ -259,3 +270,35 @@ def test_boxes_that_are_written_otherwise_than_they_are_read_are_told(written, t
     content["annotations"] = content["annotations"][:10]  # so few may all be odd
     put(tmp_path, {"x.json": content}, [])
     assert "as if all were" not in notes(open_dataset(tmp_path))
+
+
+# not those whose boxes are drawn around points, in any order
+FORMATS = ("coco", "createml", "csv", "cvat", "huggingface", "kitti", "labelstudio", "mot", "ndjson", "openimages",
+           "via", "voc", "yolo")  # fmt: skip
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_every_format_says_in_which_form_its_boxes_are_written(to, tmp_path):
+    """A file whose boxes are written as another format has them is told of, and one that is right is not."""
+    form = {"createml": "cxcywh", "ndjson": "cxcywh", "yolo": "cxcywh", **dict.fromkeys(
+        ("coco", "huggingface", "labelstudio", "mot", "via"), "xywh")}.get(to, "xyxy")  # fmt: skip
+    data = open_splits(make_shapes(tmp_path / "a", {"train": 20}))["train"]
+    records = []
+    for record in data.records:
+        x1, y1, x2, y2 = record.boxes.T
+        a, b, c, d = (x1, y1, x2 - x1, y2 - y1) if form == "xyxy" else (x1, y1, x2, y2)
+        read = {"xyxy": (a, b, c, d), "xywh": (a, b, a + c, b + d)}
+        boxes = np.stack(read.get(form, (a - c / 2, b - d / 2, a + c / 2, b + d / 2)), axis=1)
+        records.append(replace(record, boxes=boxes, xywh=None))
+    said = []
+    for name, wrong in (("right", data), ("wrong", replace(data, records=records))):
+        convert({"train": wrong}, tmp_path / name, to)
+        if to == "yolo" and wrong is not data:  # whose writer cuts boxes at the edge
+            for record in data.records:
+                lines = [f"0 {a / 80} {b / 64} {c / 80} {d / 64}\n" for a, b, c, d in record.boxes.tolist()]
+                label = tmp_path / name / "labels" / "train" / f"{Path(record.file_name).stem}.txt"
+                label.write_text("".join(lines))
+        said.append(notes(next(iter(open_splits(tmp_path / name).values()))))
+    assert "as if" not in said[0]
+    words = "x, y of a corner, width, height" if form == "xyxy" else "x1, y1, x2, y2"
+    assert f"as if all were {words}" in said[1]

@@ -219,6 +219,33 @@ def test_a_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
     assert fcos.DataSource("~/set").path == tmp_path / "set"
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (lambda x, y, w, h: (x, y, x + w, y + h), ""),
+        (lambda x, y, w, h: (x, y, w, h), "as if all were x, y of a corner, width, height"),
+        (lambda x, y, w, h: (x + w / 2, y + h / 2, w, h), "as if all were x, y of the centre, width, height"),
+        (lambda x, y, w, h: (x, x + w, y, y + h), "as if all were x1, x2, y1, y2"),
+        (lambda x, y, w, h: (y, x, y + h, x + w), "as if all were y1, x1, y2, x2"),
+        (lambda x, y, w, h: (x / 200, y / 100, (x + w) / 200, (y + h) / 100), "as if their numbers were shares"),
+        (lambda x, y, w, h: (x / 2, y, (x + w) / 2, y + h), ""),
+        (lambda x, y, w, h: (x / 2, y / 2, (x + w) / 2, (y + h) / 2), "all lie in the upper left of their images"),
+    ],
+)
+def test_boxes_in_another_unit_or_form_are_told_of(written, told, tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "0.png")
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(25):
+        (tmp_path / f"{k}.png").write_bytes((tmp_path / "0.png").read_bytes())
+        low, side = rng.uniform((0, 0), (150, 70), (3, 2)), rng.uniform((10, 10), (50, 30), (3, 2))
+        boxes = [written(*box) for box in np.concatenate([low, side], axis=1).tolist()]
+        rows.append({"image": tmp_path / f"{k}.png", "boxes": boxes, "labels": ["cat"] * 3})
+    said = " ".join(note.kind.many for note in fcos.open_dataset(rows).notes)
+    assert told in said
+    assert ("as if" in said) == bool(told)
+
+
 def test_a_data_set_is_a_sequence_of_records(shapes):
     data = fcos.open_dataset(shapes, "train")
     assert [r.id for r in data] == [r.id for r in data.records]

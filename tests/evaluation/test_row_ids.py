@@ -163,4 +163,4 @@ def test_boxes_of_another_form_are_told_of(tmp_path):
     assert "x1, y1, x2, y2; a bbox is [x, y, width, height]" in judged(tmp_path, rows, data)[1][0]
     for row in rows:
         row["bbox"] = (np.array(row["bbox"]) / 640).tolist()
-    assert "shares of the image; write pixels" in judged(tmp_path, rows, data)[1][0]
+    assert "shares of the image; a bbox is" in judged(tmp_path, rows, data)[1][0]

@@ -79,6 +79,7 @@ def test_classes_never_seen():
     found = str(never_seen({0}, names, (5, 5, 0)))
     assert "no location learned dog in an epoch" in found
     assert "no box of owl" in found
+    assert "shares of 0..1" in found
     assert "fox" not in found
 
 

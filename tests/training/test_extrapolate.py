@@ -45,6 +45,7 @@ def test_where_a_curve_says_nothing_nothing_is_said():
         return 0.5 - 0.1 / x
 
     assert outlook([], 1000, 600, 0.01) is None
+    assert outlook(rows(1000, lambda x: 0.0), 1000, 600, 0.001) is None  # nothing was found, ever
     assert outlook(rows(200, curve), 200, 600, 0.01) is None  # two evaluations
     assert outlook(rows(1000, curve), 1050, 600, 0.01) is None  # none at the end
     assert outlook(rows(1000, curve), 1000, 40, 0.01) is None  # a run of less than a minute

@@ -309,6 +309,7 @@ def _rows(
         if inclusive:
             boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, np.minimum(xywh[:, :2], boxes[:, 2:]))
     rows = Rows(owner, boxes, labels, annotations.ignore, annotations.areas, name, None if inclusive else xywh[:, 2:])
+    rows.form = "xywh"
     return rows.select((owner >= 0) & (labels >= 0))
 
 

@@ -45,7 +45,7 @@ def _parse(file: Path) -> list[Page]:
             place = mapping(row.get("coordinates"))
             x, y, w, h = (number(place.get(key)) for key in ("x", "y", "width", "height"))
             objects.append(Object(word(row.get("label")), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
-        pages.append(Page(name, None, objects))
+        pages.append(Page(name, None, objects, form="cxcywh"))
     return pages
 
 

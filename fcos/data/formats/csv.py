@@ -152,7 +152,7 @@ def _parse(file: Path) -> list[Page]:
             objects[name].append(Object(label, _box(cell, given), yes(cell.get("ignore")), where=f"row {line}"))
     corners = [v for rows in objects.values() for o in rows for v in o.box]
     shares = any(0 < v < 1 for v in corners) and all(0 <= v <= 1 for v in corners)
-    return [page._replace(shares=shares) for page in pages.values()]
+    return [page._replace(shares=shares, form="xyxy" if "x2" in at else "xywh") for page in pages.values()]
 
 
 def _given(cell: Mapping[str, str]) -> list[str]:

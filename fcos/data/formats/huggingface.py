@@ -68,7 +68,7 @@ def _parse(file: Path) -> list[Page]:
             name = next((word(v) for k, v in row.items() if k.endswith("file_name") and word(v)), "")
             if not name:
                 raise DataError(f"{file}: line {line_number} has no file_name")
-            pages.append(Page(name, None, *objects_of(row.get("objects"))))
+            pages.append(Page(name, None, *objects_of(row.get("objects")), form="xywh"))
     return pages
 
 

@@ -118,7 +118,7 @@ def _page(name: str, results: list[dict[str, Any]]) -> Page:
         notes = mapping(result.get("meta")).get("text")
         ignore = isinstance(notes, list) and "ignore" in notes
         objects.append(Object(word(names[0]), box, ignore, where=f"result {index}"))
-    return Page(name, frame, objects, shares=True, problems=problems)
+    return Page(name, frame, objects, shares=True, problems=problems, form="xywh")
 
 
 def _box(value: dict[str, Any], frame: tuple[int, int] | None) -> Box | None:

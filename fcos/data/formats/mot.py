@@ -95,6 +95,7 @@ def _parse(tree: Tree, file: Path) -> list[Page]:
             None if k in images else frame_size,
             objects.get(k, []),
             path=images.get(k),
+            form="xywh",
         )
         for k in frames
     ]

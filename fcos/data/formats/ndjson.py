@@ -78,7 +78,7 @@ def _page(row: dict[str, Any]) -> Page:
             objects.append(Object(int(numbers[0]), box, where=f"{kind} {index}"))
     split = canonical_split(word(row.get("split"))) if word(row.get("split")) else ""
     frame = size(row.get("height"), row.get("width"))
-    return Page(word(row["file"]), frame, objects, shares=True, split=split, problems=problems)
+    return Page(word(row["file"]), frame, objects, shares=True, split=split, problems=problems, form="cxcywh")
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

@@ -85,7 +85,9 @@ def _row(row: dict[str, Any], file: Path, folder: Path, index: int) -> Page:
         path = folder / f"{file.stem}-{index:06d}{suffix}"
         if not path.is_file() or path.stat().st_size != len(data):
             write_whole(path, data)
-    return Page(name, size(row.get("height"), row.get("width")), *objects_of(row.get("objects")), path=path)
+    return Page(
+        name, size(row.get("height"), row.get("width")), *objects_of(row.get("objects")), path=path, form="xywh"
+    )
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

@@ -179,7 +179,7 @@ def _page(name: str, regions: list[_Region], key: str) -> Page:
             continue
         ignore = any(yes(_chosen(region.attributes[k])) for k in _IGNORE if k in region.attributes)
         objects.append(Object(label, box, ignore, where=region.where))
-    return Page(name, None, objects, problems=problems)
+    return Page(name, None, objects, problems=problems, form="xywh")
 
 
 def _chosen(value: Any) -> str:

@@ -74,7 +74,7 @@ def _parse(file: Path) -> Iterator[Page]:
             row = mapping(parse_json(text, f"{file / group['.json']}", DataError, nan=True))
         objects = objects_of(row.get("objects"))
         name = word(row.get("file_name")) or group["image"]  # as before it became a member, if it says so
-        yield Page(name, size(row.get("height"), row.get("width")), *objects, path=file / group["image"])
+        yield Page(name, size(row.get("height"), row.get("width")), *objects, path=file / group["image"], form="xywh")
 
 
 def _write(splits: Mapping[str, Dataset], output: Output) -> list[str]:

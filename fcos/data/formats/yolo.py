@@ -312,6 +312,7 @@ def _read_images(made: _Set, split: str, paths: list[Path], problems: Problems) 
         np.zeros(len(table), dtype=bool),
         np.full(len(table), np.nan),
         lambda k: f"line {names[k][1]} of {names[k][0].name}",
+        form="cxcywh",
     )
     records = assemble(images, flat, problems)
     return Dataset(records, made.classes, "yolo", split, made.source, problems.notes())

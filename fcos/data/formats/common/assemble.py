@@ -21,8 +21,9 @@ from ... import kinds
 from ...dataset import EXAMPLES, Note
 from ...ids import Id
 from ...images.reading import image_header, turn_boxes
-from ...kinds import Kind
+from ...kinds import Form, Kind
 from ...records import Boxes, Records, Size, Table
+from .misread import misread
 from .pairing import one_name
 
 
@@ -80,6 +81,7 @@ class Rows:
     name: Callable[[int], str]  # of a row, for messages
     # [G,2] width and height where the file has them; x + width - x is not the width to the last bit
     extent: np.ndarray | None = None
+    form: Form | None = "xyxy"  # the numbers of a box as the file has them, None where it has several forms
 
     def select(self, keep: np.ndarray) -> Rows:
         if keep.dtype == bool and keep.all():  # the usual case, and of millions of rows a copy is a hundred megabytes
@@ -94,6 +96,7 @@ class Rows:
             self.areas[keep],
             lambda k: name(int(places[k])),
             None if self.extent is None else self.extent[keep],
+            self.form,
         )
 
 
@@ -266,23 +269,8 @@ def _check_boxes(images: list[ImageFile], sizes: np.ndarray, rows: Rows, problem
     if (keep & over).any():
         first, *others = map(int, np.flatnonzero(keep & over)[:EXAMPLES])
         problems.warn(kinds.PARTLY_OUTSIDE, name(first), int((keep & over).sum()), map(name, others))
-        # where a file has corners they are no misread sizes
-        other = None if rows.extent is None else misread(rows.boxes[finite], height[finite], width[finite])
-        if other:
-            problems.warn(other, name(first), int((keep & over).sum()), map(name, others))
+    if other := misread(rows.boxes[finite], sizes[rows.owner[finite]], rows.owner[finite], rows.form):
+        kind, shown = other
+        first, *others = map(int, np.flatnonzero(finite)[shown][:EXAMPLES])
+        problems.warn(kind, name(first), int(shown.sum()), map(name, others))
     return rows.select(keep)
-
-
-def misread(boxes: np.ndarray, height: np.ndarray, width: np.ndarray) -> Kind | None:
-    """What boxes [G,4] look like that go beyond their image and would not, were their numbers something else than a
-    corner with width and height; None for ten boxes or fewer, or where less than a tenth of them go beyond."""
-    x, y, right, bottom = boxes.T
-    w, h = right - x, bottom - y
-    over = (right > width + 2) | (bottom > height + 2)
-    if len(boxes) <= 10 or over.mean() < 0.1:
-        return None
-    if ((w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).all():
-        return kinds.CORNERS
-    half = np.abs(w) / 2, np.abs(h) / 2
-    inside = (x - half[0] >= -1) & (y - half[1] >= -1) & (x + half[0] <= width + 1) & (y + half[1] <= height + 1)
-    return kinds.CENTRES if inside.all() else None

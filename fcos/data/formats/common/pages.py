@@ -21,7 +21,7 @@ from ....types import Classes
 from ... import kinds
 from ...dataset import EXAMPLES, Dataset, Note, Sources
 from ...images.reading import image_header
-from ...kinds import Kind
+from ...kinds import Form, Kind
 from ...probe import stem_of
 from ...records import Size
 from ...splits import ORDER, split_of_file
@@ -51,7 +51,7 @@ class Page(NamedTuple):
     name: the image's file name as the file has it; '' where the annotation file is called as the image.
     size: (height, width) that the boxes were made for, None where the file does not say. shares: the boxes are in
     shares of the image (0..1). split: where the file itself says it. path: the image, where the format knows it.
-    left_out: why the image is not used, where nobody knows what it shows.
+    left_out: why the image is not used, where nobody knows what it shows. form: the numbers of a box in the file.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Page(NamedTuple):
     problems: Sequence[str] = ()
     path: Path | None = None
     left_out: Kind | None = None
+    form: Form = "xyxy"
 
 
 @dataclass
@@ -213,12 +214,14 @@ class Draft:
         self.images: list[ImageFile] = []
         self.rows: list[tuple[float, ...]] = []
         self.where: list[tuple[str, str, str | int]] = []
+        self.forms: set[Form] = set()
 
     def add(self, page: Page, image: Path | None, where: str, name: str) -> None:
         for problem in page.problems:
             self.problems.skip(kinds.OBJECTS, f"{where}: {problem}")
         size, (width, height) = _scale(page.size, image) if page.shares else (page.size, (1.0, 1.0))
         index = len(self.images)
+        self.forms |= {page.form} if page.objects else set()
         for number, (label, box, ignore, area, place) in enumerate(page.objects, 1):
             place = place or f"object {number}"
             labels = self.labels_of.get(label)
@@ -250,6 +253,7 @@ class Draft:
             table[:, 2].astype(bool),
             table[:, 3],
             name,
+            form=next(iter(self.forms)) if len(self.forms) == 1 else None,
         )
         records = assemble(self.images, flat, self.problems)
         return Dataset(records, self.classes, self.reading.format, split, self.problems.source, self.problems.notes())
