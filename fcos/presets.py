@@ -115,6 +115,8 @@ def preset(name: str) -> Config:
     """
     if name not in PRESETS:
         hint = did_you_mean(name, PRESETS, f"presets: {', '.join(PRESETS)}")
+        if Path(name).exists():
+            hint = f"a preset is wanted; to start training from this model: --init {name}"
         raise ConfigError(f"there is no model called {name!r}; {hint}")
     return PRESETS[name]()
 

@@ -329,7 +329,8 @@ def plan(job: Job, chosen: Format, reference: Detector) -> About:
 
 def _choice(job: Job) -> Format:
     by_suffix = format_of(job.out) if job.out is not None else None
-    name = job.format or (by_suffix.name if by_suffix is not None else "onnx")
+    name = (job.format or (by_suffix.name if by_suffix is not None else "onnx")).lower()
+    name = next((f.name for f in FORMATS.values() if f.suffix == f".{name}"), name)  # tflite is litert
     if name not in FORMATS:
         raise ConfigError(f"there is no format {name!r}; formats: {', '.join(FORMATS)}")
     chosen = FORMATS[name]

@@ -26,7 +26,7 @@ from fcos.detections import Detections
 from fcos.errors import ConfigError, DataError, FcosError, MissingExtra, ModelError
 from fcos.export import check, graph, judging
 from fcos.export.about import About
-from fcos.export.job import Job, Result, run
+from fcos.export.job import Job, Result, _choice, run
 from fcos.export.named import named
 from fcos.export.open import read_about, write_export
 from fcos.export.registry import FORMATS
@@ -756,3 +756,10 @@ def test_a_folder_with_other_versions_keeps_them(tmp_path):
     _replace(tmp_path / "new", tmp_path / "old", merge=True)
     found = {str(p.relative_to(tmp_path / "old")): p.read_text() for p in (tmp_path / "old").rglob("*") if p.is_file()}
     assert found == {"1/model.onnx": "new", "config.pbtxt": "new", "2/model.onnx": "old", "labels.txt": "old"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("tflite", "litert"), ("engine", "tensorrt"), ("ONNX", "onnx"), ("pte", "executorch")]
+)
+def test_a_format_by_the_suffix_of_its_files(given, meant):
+    assert _choice(Job(lambda: pytest.fail("asked"), format=given)).name == meant

@@ -200,3 +200,8 @@ def test_names_of_other_programs_lead_to_those_here(theirs, ours):
     known = [key for key, _, _ in describe(Config())]
     assert set(SYNONYMS.values()) - {""} <= set(known)
     assert (nearest_setting(theirs, known) or "") == ours
+
+
+def test_a_trained_model_where_a_preset_is_wanted(tmp_path):
+    with pytest.raises(ConfigError, match="a preset is wanted; to start training from this model: --init "):
+        preset(str(tmp_path))
