@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 CORRECT, WRONG, IGNORED = 1, 0, -1
+SAME = 1 - 1e-10  # the IoU of equal boxes, as cocoapi has it, so that IoU 1 counts at threshold 1
 IOU = 0.5  # of what is judged at one limit alone: F1, confusion, the score for a precision, mistakes in images
 
 
@@ -114,7 +115,7 @@ def match_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -> 
 def matches_coco(detections: Detected, truth: Truth, pairs: Pairs, iou: float) -> Ints:
     """[D] the true box that each detection takes, -1 for none. Best detection first, each takes the free box
     of its class with the highest IoU >= `iou`; an ignored box only where no other is free, any number of times."""
-    limit = min(iou, 1 - 1e-10)  # as cocoapi, so that IoU 1 counts at threshold 1
+    limit = min(iou, SAME)
     row, column, value = _same_class(detections, truth, pairs, pairs.iou >= limit)
     # Equal IoU: the later box wins, as in cocoapi.
     order = np.lexsort((-column, -value, truth.ignore[column], row))

@@ -16,6 +16,7 @@ from .coco import as_one_class, flatten
 from .metrics import (
     CORRECT,
     IOU,
+    SAME,
     WRONG,
     Ints,
     coco_ap,
@@ -146,13 +147,14 @@ def count_at(
         detections, dataset = as_one_class(detections, dataset)
     names = ("object",) if class_agnostic else dataset.classes.names
     flat, truth = flatten(detections, dataset)
-    pairs = overlaps(flat, truth, minimum=cut.iou)
+    pairs = overlaps(flat, truth, minimum=min(cut.iou, SAME))
     status = match_coco(flat, truth, pairs, cut.iou)
     score = cut.score
     if score is None:
         score = precision_recall(flat.scores, status, int((~truth.ignore).sum())).best()[0]
         score = _ANY if np.isnan(score) else score
-    shown = flat.scores >= score
+    lowest = min(float(score), float(np.float32(score)))  # 0.7 is shown from 0.7 on, whatever the last bit of either
+    shown = flat.scores >= lowest
     objects = truth.objects(len(names))
     found, wrong = (
         np.bincount(flat.labels[shown & (status == what)], minlength=len(names)) for what in (CORRECT, WRONG)
@@ -163,10 +165,10 @@ def count_at(
     columns = zip(names, objects.tolist(), found.tolist(), wrong.tolist(), aps, strict=True)
     return OperatingPoint(
         float(score),
-        cut.iou,
+        float(cut.iou),
         tuple(ClassCount(*column) for column in columns),
         ClassCount("all", int(objects.sum()), int(found.sum()), int(wrong.sum()), mean),
-        confusion(flat, truth, pairs, len(names), score=score),
+        confusion(flat, truth, pairs, len(names), score=lowest),
     )
 
 

@@ -124,6 +124,30 @@ def test_by_itself_it_is_the_point_of_the_best_f1(scene):
     assert 2 * total.found / (2 * total.found + total.missed + total.wrong) == pytest.approx(metrics.f1)
 
 
+def test_the_last_bit_of_scores_and_boxes_decides_nothing():
+    rows = [[10.1, 20.2, 10.1 + 33.3, 20.2 + 44.4], [0.1, 0.7, 0.1 + 3.3, 0.7 + 5.9]]
+    data = dataset(record(1, rows, [0, 0]))
+    for score in (0.6, 0.7, 0.9):
+        point = count_at([found(rows, [score, 0.5], [0, 0])], data, Cut(score, 1))
+        assert (point.total.found, point.total.wrong, point.cells()[0]) == (1, 0, ("a", "a", 1))
+    shifted = found(np.nextafter(np.float32(rows), np.float32(0)).tolist(), [0.8, 0.5], [0, 0])
+    assert count_at([shifted], data, Cut(0.1, 0.99)).total.found == 2
+    assert json.dumps(count_at([shifted], data, Cut(np.float32(0.5), np.float32(0.5))).to_dict())
+
+
+def test_a_results_file_of_the_truth_itself_is_right_at_iou_1(tmp_path):
+    corners = np.random.default_rng(0).uniform(0, 300, (60, 4)).round(2)
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": box, "area": 1, "iscrowd": 0}
+        for i, box in enumerate(corners.tolist(), 1)
+    ]
+    images = [{"id": row["id"], "file_name": f"{row['id']}.jpg", "width": 640, "height": 640} for row in boxes]
+    truth = {"images": images, "categories": [{"id": 1, "name": "a"}], "annotations": boxes}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps([{**row, "score": 0.9} for row in boxes]))
+    assert judge(tmp_path / "found.json", tmp_path / "truth.json", iou=1.0).at_score.total.found == 60
+
+
 def test_from_python_and_in_json():
     results, data = two_images()
     metrics = judge(results, data, score=0.2, iou=0.3)
