@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from fcos.data.images import gif, reading
 from fcos.data.images.jpeg import Header, parse_jpeg
@@ -136,6 +136,48 @@ def test_sixteen_bits_that_are_used_are_not_told_of(values):
         load_image(values)
         load_image(encoded(Image.fromarray(values), "PNG"))
         load_image(np.array([[1, 2, 3]], np.uint8))
+
+
+def tiff_of(bands, bits, photometric=1, extra=()):
+    """A TIFF of noise as GDAL writes it: bands beside each other in one strip."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 2**bits - 1, (12, 16, bands)).astype(f"<u{bits // 8}")
+    head = TiffImagePlugin.ImageFileDirectory_v2()
+    data = pixels.tobytes()
+    head[256], head[257], head[258], head[259], head[262] = 16, 12, (bits,) * bands, 1, photometric
+    head[277], head[278], head[284], head[279] = bands, 12, 1, len(data)
+    if extra:
+        head[338] = extra
+    head[273] = 0  # behind these, as Pillow counts
+    return b"II*\0\x08\0\0\0" + head.tobytes(8) + data, pixels
+
+
+def test_near_infrared_is_no_transparency():
+    """GDAL marks a fourth band as such, whatever it holds."""
+    data, pixels = tiff_of(4, 8, photometric=2, extra=(2,))
+    assert (read_image(data) == pixels[..., :3]).all()
+    cut = Image.fromarray(pixels)
+    cut.putalpha(Image.fromarray(np.where(np.arange(16) < 8, 0, 255).astype(np.uint8)[None].repeat(12, 0)))
+    seen = read_image(encoded(cut, "TIFF"))
+    assert (seen[:, :8] == 255).all()
+    assert (seen[:, 8:] == pixels[:, 8:, :3]).all()
+
+
+@pytest.mark.parametrize(
+    ("bands", "bits", "photometric", "told"),
+    [
+        (5, 8, 1, "5 bands of 8 bits, not marked as RGB; RGB has three: gdal_translate -b 1 -b 2 -b 3"),
+        (4, 16, 1, "4 bands of 16 bits, not marked as RGB"),
+        (3, 8, 1, "3 bands of 8 bits, not marked as RGB"),
+        (2, 32, 1, "2 x 32 bits, not marked as RGB; save it as plain grey or RGB"),
+    ],
+)
+def test_a_tiff_of_other_bands_says_what_it_is(bands, bits, photometric, told, tmp_path):
+    data, _ = tiff_of(bands, bits, photometric)
+    (tmp_path / "a.tif").write_bytes(data)
+    for read in (read_image, image_size):
+        with pytest.raises(ImageError, match=re.escape(told)):
+            read(tmp_path / "a.tif")
 
 
 def test_float_tiff_in_0_to_1():

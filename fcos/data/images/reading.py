@@ -24,7 +24,7 @@ from ...errors import ImageError, ImageWarning, first_line
 from ...system import tars
 from ...system.readers import MB, open_file, raised_pixels, read_bytes, to_raise
 from ...system.terminal import plural
-from . import gif, png
+from . import gif, png, tiff
 from .jpeg import ORIENTATION, Header, Jpeg, parse_jpeg, valid_orientation, with_scans
 from .jpeg_end import ZEROS, tell_of_cut
 from .pixels import array_to_rgb, image_to_rgb, tell_dark
@@ -305,6 +305,7 @@ def _from_pillow(name: str, image: Image.Image, data: bytes) -> np.ndarray:
         image.load()
         if image.format == "TIFF":  # Pillow turns these while loading, and then drops the mark
             orientation = _pillow_orientation(image)
+            image = tiff.shown(image)
             if image.info.get("compression") == "jpeg" and data.endswith(ZEROS):  # its tables may lie at the end
                 warnings.warn(f"{name}: {_ENDS_IN_ZEROS}", ImageWarning, 4)
         if "I;12" in stored:  # Pillow leaves these 0..4095
@@ -339,6 +340,8 @@ def _cause(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
             return "HEIC is not supported; convert it to JPEG"
+        if told := tiff.why_unknown(data):
+            return told
         return "not an image in a known format (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000)"
     if isinstance(error, Image.DecompressionBombError):
         return f"the image is {_over_the_limit()}"
