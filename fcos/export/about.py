@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import Config, from_dict
+from ..config import Config
 from ..errors import FcosError, ModelError
-from ..network.header import StoredExport, parse
+from ..network.header import StoredExport, parse, stored_config
 from ..system.files import write_whole
 from ..system.readers import TEXT_LIMIT, read_bytes
 from ..types import Classes
@@ -81,7 +81,7 @@ def from_text(text: str | bytes | None, path: str | Path) -> About:
     stored = parse(text, StoredExport, path)
     graph = stored.graph
     return About(
-        from_dict(stored.config, str(path)),
+        stored_config(stored.config, path, stored.version),
         stored.classes.classes(),
         graph.batch,
         (graph.size[0], graph.size[1]) if graph.size else None,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import DataError, ModelError, one_line, worded
+from ..config import Config, from_dict
+from ..errors import ConfigError, DataError, ModelError, one_line, worded
 from ..system.readers import parse_json
 from ..types import Classes
+from ..version import __version__
 
 Name = Annotated[str, Field(max_length=1000)]
 Id = Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -111,3 +114,20 @@ def parse_mapping(text: str, path: object) -> dict[str, Any]:
             f"{path}: its fcos metadata cannot be read: a mapping was expected, not {type(value).__name__}"
         )
     return value
+
+
+def stored_config(values: dict[str, Any], path: object, version: str) -> Config:
+    """The settings in the file `path`. ConfigError for what are none; it says so where a later `version` wrote them."""
+    try:
+        return from_dict(values, str(path))
+    except ConfigError as error:
+        if _numbers(version) <= _numbers(__version__):
+            raise
+        raise ConfigError(
+            f"{error}; fcos {version} wrote this file, and this is fcos {__version__}: update it"
+        ) from None
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers of a version to compare it by: 1, 10 and 0 of "1.10.0"; none of another text."""
+    return [int(part) for part in version.split(".")] if re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,3}", version) else []

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..config import Config, from_dict
+from ..config import Config
 from ..errors import FcosError, ModelError, first_line
 from ..system.files import noticed, write_whole
 from ..types import Classes, class_names
 from .checkpoints import unwrapped
-from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping
+from .header import StoredAbout, StoredClasses, StoredWeights, parse, parse_mapping, stored_config
 from .model import FCOS
 
 _FORMAT = "1"
@@ -108,7 +108,8 @@ def _read(path: Path, state: dict[str, Tensor] | None) -> tuple[Config, Classes,
     stored = parse(metadata, StoredWeights, path)
     classes = parse(stored.classes, StoredClasses, path).classes()
     parse(stored.about, StoredAbout, path)
-    return from_dict(parse_mapping(stored.config, path), str(path)), classes, parse_mapping(stored.about, path)
+    about = parse_mapping(stored.about, path)
+    return stored_config(parse_mapping(stored.config, path), path, str(about.get("fcos", ""))), classes, about
 
 
 class _Unfilled(TorchFunctionMode):

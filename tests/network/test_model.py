@@ -174,6 +174,17 @@ def test_weights_of_another_network_are_not_saved(tmp_path):
     assert not (tmp_path / "m.safetensors").exists()
 
 
+def test_a_file_of_a_later_version_says_so(tmp_path):
+    config, state = tiny_config(), weights.build(tiny_config(), 1).state_dict()
+    for version, later in (("99.10.0", True), ("1.0.0", False), ("", False), ("none", False), (None, False)):
+        path = weights.save(tmp_path / "m.safetensors", state, config, Classes(("a",)), {"fcos": version})
+        content = path.read_bytes().replace(b"nms_rule", b"nms_role")  # a setting that nobody knows
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"unknown setting decode\.nms_role") as told:
+            weights.read(path)
+        assert (f"fcos {version} wrote this file" in str(told.value)) == later, version
+
+
 def test_files_that_are_no_model(tmp_path):
     config, classes = tiny_config(), Classes(("a",))
     whole = weights.save(tmp_path / "m.safetensors", weights.build(config, 1).state_dict(), config, classes)
