@@ -145,10 +145,13 @@ def nearest_setting(key: str, known: Sequence[str]) -> str | None:
     """The one of `known` that `key`, with or without its section, is most likely meant to be: "train.lr" for "lrr".
     None where there is none."""
     tail = key.rpartition(".")[2]
-    meant = nearest(tail, SYNONYMS, cutoff=0.75)
     by_tail = {k.rpartition(".")[2]: k for k in known}
-    close = nearest(tail, by_tail)
-    if meant and not ("." in key and tail in by_tail):  # model.scale is meant by modell.scale
+    word = tail.lower().replace("-", "_")
+    if word in SYNONYMS and not ("." in key and tail in by_tail):  # model.scale is meant by modell.scale
+        return SYNONYMS[word] or None
+    if slip := nearest(key, known, cutoff=0.8) or nearest(tail, by_tail, cutoff=0.8):
+        return by_tail.get(slip[0], slip[0])
+    if meant := nearest(tail, SYNONYMS, cutoff=0.75):
         return SYNONYMS[meant[0]] or None
-    same_section = nearest(key, known, cutoff=0.8)
-    return same_section[0] if same_section else by_tail[close[0]] if close else None
+    close = nearest(tail, by_tail)
+    return by_tail[close[0]] if close else None

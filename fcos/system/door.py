@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _FLAGS = {"allow_missing", "deterministic", "nms", "resume", "strict", "trust"}  # options that take no value
 _OF_SOURCE = {"format", "images", "labels"}  # what a DataSource says of a data set
-_COMMAND = re.compile(r"\b(?:fcos|docker|tritonserver|torchrun|SLURM)\b[^;,)]*")
+_COMMAND = re.compile(r"(?<![\w./\\-])(?:fcos|docker|tritonserver|torchrun|SLURM)(?= )[^;,)]*")
 # An option, and behind it a value: a word in capitals, a text in quotes, what is no word, such as a number or a path,
 # or what stands at the end of a clause.
 _OPTION = re.compile(

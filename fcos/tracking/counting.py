@@ -51,6 +51,7 @@ class Line:
             beyond = self._beyond(now)
             if before is not None and beyond * self._beyond(before) < 0:
                 if abs(beyond) < self.margin * _height(box):  # not over it yet
+                    keep(self._last, number, before)
                     continue
                 if _meet(before, now, self.start, self.end):
                     (self.entered if beyond > 0 else self.left)[name] += 1
@@ -81,11 +82,11 @@ class Zone:
             point = foot(box)
             inside = within(point, self.corners)
             changed = number in self._known and inside != (number in self._inside)
-            if changed and _to_edge(point, self.corners) < self.margin * _height(box):  # not over the edge yet
-                continue
             gone = keep(self._known, number, None)
             if gone is not None and self._inside.pop(gone[0], None) is not None:
                 self._stayed += 1
+            if changed and _to_edge(point, self.corners) < self.margin * _height(box):  # not over the edge yet
+                continue
             if inside and number not in self._inside:
                 self.entered[name] += 1
                 self._inside[number] = name

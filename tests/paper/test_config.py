@@ -193,6 +193,12 @@ def test_a_range_without_a_limit_as_others_write_it():
         ("warmup_epochs", "train.warmup"),
         ("early_stopping_patience", "train.patience"),
         ("hsv_h", "data.color"),
+        ("class-weights", "train.balance"),  # a slip of a setting of ours is that one, whatever others call alike
+        ("class-weigth", "loss.class_weight"),
+        ("fpn_chanels", "model.fpn_channels"),
+        ("channels-last", "train.channels_last"),
+        ("data.resampe", "data.resample"),
+        ("learning_rat", "train.lr"),
         *((name, "") for name in ("num_classes", "nc", "rotation", "resume", "data.channels", "data.grayscale")),
     ],
 )

@@ -24,6 +24,7 @@ from fcos.system.door import as_python, at_command_line, door, in_python
         ("more --minutes make it better", "more minutes= make it better"),
         ("train it: fcos train --model a, then --model runs/a", "train it: fcos train --model a, then model=runs/a"),
         ("less (docker run --shm-size=2g)", "less (docker run --shm-size=2g)"),
+        ("in /work/fcos/out.txt --format is onnx", "in /work/fcos/out.txt format= is onnx"),
         ("a--b, -- and ---x stay", "a--b, -- and ---x stay"),
         ("", ""),
     ],

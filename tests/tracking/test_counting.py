@@ -52,6 +52,22 @@ def test_of_millions_of_objects_the_last_are_remembered(monkeypatch):
     assert stays in zone._inside
 
 
+def test_who_stands_at_the_edge_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr(counting, "KEPT", 5)
+    line, zone = parse_line("0,100,200,100", 0.5), parse_zone("0,0,200,0,200,100,0,100", 0.5)
+    walk(line, (50, 120), (50, 80))
+    walk(zone, (50, 50))
+    for number in range(2, 20):
+        walk(line, (50, 102), number=1)  # back over the line by less than half of the height
+        walk(zone, (50, 102), number=1)
+        walk(line, (90, 20), number=number)
+        walk(zone, (90, 300), number=number)
+    walk(line, (50, 120))
+    walk(zone, (50, 50))
+    assert (dict(line.entered), dict(line.left)) == ({"cat": 1}, {"cat": 1})
+    assert (dict(zone.entered), zone.inside) == ({"cat": 1}, 1)
+
+
 def test_objects_and_classes_apart():
     line = parse_line("0,100,200,100")
     walk(line, (50, 80), (50, 120), number=1, name="cat")
