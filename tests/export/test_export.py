@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import pickle
 import re
 import shutil
@@ -763,3 +764,24 @@ def test_a_folder_with_other_versions_keeps_them(tmp_path):
 )
 def test_a_format_by_the_suffix_of_its_files(given, meant):
     assert _choice(Job(lambda: pytest.fail("asked"), format=given)).name == meant
+
+
+def test_the_page_makes_boxes_of_raw_maps_as_the_detector_does(tmp_path):
+    """With docs/export.md alone, from a file of a format that has no boxes."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n((?:(?!```).)*def find_boxes.*?)```", page, re.S)
+    known = {}
+    exec(code, known)
+    detector = load("fcos-lite0", device="cpu").in_torch().replace(size=(320, 448))
+    detector.export(tmp_path / "m.torchscript", size="320x448")
+    extra = {"fcos": ""}
+    network = torch.jit.load(tmp_path / "m.torchscript", _extra_files=extra)
+    for image in check.bundled_images():
+        expected = detector(image, score=0)
+        tensor, (h, w) = detector.prepare(image)
+        maps = (value[0].numpy() for value in network(tensor[None]))
+        boxes, scores, labels = known["find_boxes"](*maps, tensor.shape[1:], (h, w), json.loads(extra["fcos"]))
+        height, width = image.shape[:2]
+        assert labels.tolist() == expected.labels.tolist()
+        np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(boxes * [width / w, height / h, width / w, height / h], expected.boxes, atol=0.05)
