@@ -91,6 +91,9 @@ class Kept:
             return self.pixels if self.pixels.size else None
         return self._given() if self._given is not None else None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
+        return self  # nothing writes into the pixels
+
     def __reduce__(self) -> tuple[Any, ...]:
         small = self.pixels is not None and self.pixels.nbytes <= _PICKLED
         return Kept, (self.pixels if small else np.zeros((0, 0, 3), np.uint8), None)

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
 from torch import Tensor
 
 from ..data.classes import as_seen, match_classes
@@ -213,8 +212,9 @@ def _room(model: Detector, about: About, dataset: Dataset | None) -> str:
         return ""
     sizes = Counter(record.size for record in dataset.records) if dataset is not None else Counter()
     (height, width), _ = (sizes or Counter([(480, 640)])).most_common(1)[0]
-    image = np.zeros((height, width, 3), np.uint8)
-    own, here = model.prepare(image)[1], model.replace(size=about.size).prepare(image)[1]
+    if isinstance(tile := about.config.data.tile, int) and tile:
+        height, width = min(height, tile), min(width, tile)
+    own, here = model.resized((height, width)), model.replace(size=about.size).resized((height, width))
     given, taken, wanted = (f"{h}x{w}" for h, w in (about.size, here, own))
     what = f"sizes as height x width: of {given}, an image of {height}x{width} takes {taken}"
     if own != here:

@@ -42,8 +42,8 @@ class Before:
 
     @cached_property
     def ap50(self) -> tuple[float, float] | None:
-        """AP50 of the model as it is and at the fixed size; None where there is none."""
-        if self.size is None:
+        """AP50 of the model as it is and at the fixed size; None where there is no such size, or nothing to find."""
+        if self.size is None or not self.own.objects:
             return None
         return self.own.ap50, _judge(self.reference.replace(size=self.size), self.dataset).ap50
 

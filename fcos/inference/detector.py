@@ -369,13 +369,17 @@ class Detector:
             pass_on(groups.popitem()[1])
         return [results[place] for place in range(count)]
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) to which an image of this size is brought, in front of the padding."""
+        data = self.config.data
+        shape = resized_shape(size, data.size, data.max_size, data.round)
+        beyond = self.size is not None and (shape[0] > self.size[0] or shape[1] > self.size[1])
+        return _fit(size, self.size) if self.size is not None and beyond else shape
+
     def prepare(self, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
         """Network input [3,H,W], padded to the divisor, and the (height, width) in front of the padding."""
-        data = self.config.data
-        shape = resized_shape(image.shape[:2], data.size, data.max_size, data.round)
-        if self.size is not None and (shape[0] > self.size[0] or shape[1] > self.size[1]):
-            shape = _fit(image.shape[:2], self.size)
-        fill = self.config.model.mean
+        data, fill = self.config.data, self.config.model.mean
+        shape = self.resized(image.shape[:2])
         if data.resample == "torch":  # torchvision resizes in float
             tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float()
             if tuple(shape) != image.shape[:2]:

@@ -383,7 +383,7 @@ def test_what_a_fixed_size_costs_is_told_and_no_fault_of_the_file(work, tmp_path
 
     def judged(one, dataset):
         ap50 = 0.84 if one.size is None else 0.7401 if isinstance(one.network, FCOS) else small
-        return SimpleNamespace(ap50=ap50, ap=ap50 - 0.2)
+        return SimpleNamespace(ap50=ap50, ap=ap50 - 0.2, objects=9)
 
     monkeypatch.setattr(judging, "_judge", judged)
     result = detector.export(tmp_path / "m.torchscript", size="64x64", data=work / "shapes")
@@ -414,6 +414,23 @@ def test_what_a_fixed_size_does_to_a_photograph(work, tmp_path, size, words):
     assert words in result.room
     assert bool(words) == bool(result.room)
     assert result.room in result.text()
+
+
+def test_a_fixed_size_keeps_the_tiles_of_a_model_that_learned_from_them(work, tmp_path):
+    detector = load(work / "model.safetensors", overrides="data.tile=64", device="cpu")
+    assert detector.export(tmp_path / "m.torchscript", size="64x64").room == ""
+
+
+def test_a_split_without_objects_has_nothing_to_say_of_a_fixed_size(work, tmp_path):
+    file = Path(shutil.copy(min((work / "shapes" / "images" / "test").iterdir()), tmp_path / "a.png"))
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "area": 400, "iscrowd": 1}
+    images = [{"id": 1, "file_name": file.name, "width": 80, "height": 64}]
+    classes = [{"id": k, "name": name} for k, name in enumerate(NAMES, 1)]
+    bare = tmp_path / "crowds.json"
+    bare.write_text(json.dumps({"images": images, "annotations": [box], "categories": classes}))
+    detector = load(work / "model.safetensors", device="cpu")
+    result = detector.export(tmp_path / "m.torchscript", size="64x64", data=bare)
+    assert (result.report.sized, result.about.ap50, result.file.name) == (None, None, "m.torchscript")
 
 
 def test_a_detector_exports_itself(work, tmp_path, monkeypatch):

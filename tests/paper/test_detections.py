@@ -1,5 +1,6 @@
 """Detections as values: iterated, selected, compared, written, drawn."""
 
+import copy
 import csv
 import gc
 import json
@@ -202,6 +203,7 @@ def test_a_pickle_has_the_pixels_of_a_small_image_only(model, monkeypatch):
     with pytest.raises(FcosError, match="give it: draw"):
         again.draw()
     np.testing.assert_array_equal(np.asarray(again.draw(pixels)), np.asarray(found.draw()))
+    np.testing.assert_array_equal(np.asarray(copy.deepcopy(found).draw()), np.asarray(found.draw()))
 
 
 def test_boxes_lie_right_on_a_rotated_photograph(tmp_path):
