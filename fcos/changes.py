@@ -13,13 +13,17 @@ from .system.core_yaml import parse_yaml, read_yaml
 
 SYNONYMS = {  # what other programs call them; "" for what is no setting here, and like none
     "learning_rate": "train.lr",
+    "base_lr": "train.lr",
+    "clip_grad_norm": "train.clip",
     "batch_size": "train.batch",
     "num_epochs": "train.epochs",
     "imgsz": "data.size",
     "image_size": "data.size",
+    "input_size": "data.size",
     "num_workers": "data.workers",
     "amp": "train.precision",
     "iou": "decode.nms_iou",
+    "nms_thresh": "decode.nms_iou",
     "resolution": "data.size",
     "multi_scale": "data.train_sizes",
     "scale": "data.crop_scale",
@@ -30,7 +34,8 @@ SYNONYMS = {  # what other programs call them; "" for what is no setting here, a
     "warmup_epochs": "train.warmup",
     "early_stopping_patience": "train.patience",
     "grad_accum_steps": "train.accumulate",
-    **dict.fromkeys(("num_classes", "nc", "channels", "grayscale", "rotation", "degrees", "fraction", "resume"), ""),
+    **dict.fromkeys(("num_classes", "nc", "channels", "grayscale", "fraction", "resume", "nbs"), ""),
+    **dict.fromkeys(("rotation", "degrees", "translate", "erasing"), ""),
 }
 
 

@@ -103,7 +103,14 @@ def _shared(pixels: np.ndarray, given: object) -> bool:
     """Whether the memory of `pixels` is that of what was given, an array or a tensor that may be written again."""
     if isinstance(given, Tensor):
         given = given.detach().numpy() if given.device.type == "cpu" and given.dtype == torch.uint8 else None
-    return isinstance(given, np.ndarray) and given.flags.writeable and np.may_share_memory(pixels, given)
+    if not isinstance(given, np.ndarray) or not np.may_share_memory(pixels, given):
+        return False
+    owner: Any = given
+    while isinstance(owner, np.ndarray):  # a view that is not to be written may be of a buffer that is
+        if owner.flags.writeable:
+            return True
+        owner = owner.base
+    return not (owner is None or isinstance(owner, bytes))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

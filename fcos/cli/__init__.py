@@ -360,6 +360,9 @@ def _as_here(meant: str, command: Any, values: Mapping[str, Any]) -> str:
 
 
 def _as_setting(key: str, value: object) -> str:
-    """The end of a message about a setting that was written as an option, with the `value` that a preset has."""
+    """The end of a message about a setting that was written as an option, with the `value` that a preset has where
+    none stands in `key`."""
+    if "=" in key:
+        return f"; settings are KEY=VALUE: {key}"
     example = f"{value:g}" if type(value) in (int, float) else str(value) if isinstance(value, str) else "VALUE"
     return f"; settings are KEY=VALUE: {key}={example}"

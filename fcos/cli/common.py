@@ -95,8 +95,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
 ALONE = ""
-# What other programs call an option, and what it is here: options, of which a verb has the one or the other, a setting,
-# or ALONE: what the verb acts on, without any.
+# What other programs call an option, and what it is here: options, of which a verb has the one or the other, a setting
+# with or without a value, or ALONE: what the verb acts on, without any.
 PEERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("conf", "confidence", "threshold", "conf-thres", "score-thr"), ("--score", "decode.shown")),
     **dict.fromkeys(("name", "project", "output-dir", "save-dir", "work-dir", "show", "visualize"), ("--out",)),
@@ -112,7 +112,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "half": ("--dtype",),
     "augment": ("--tta",),
     "filter": ("--classes",),
-    "agnostic-nms": ("decode.nms",),
+    "agnostic-nms": ("decode.nms=agnostic",),
     "vid-stride": ("--every",),
     "resume": ("--resume",),
 }
@@ -123,7 +123,6 @@ _OTHER_VALUES = (
     "time",
     "half",
     "augment",
-    "agnostic_nms",
     "resume",
 )  # yes or no, hours
 
@@ -188,6 +187,8 @@ def _written(meant: str, key: str, value: str) -> str:
     """How to write what somebody wrote as KEY=VALUE."""
     if meant == ALONE:
         return f"name {value} alone"
+    if "=" in meant:
+        return f"write {meant}"
     if key.replace("-", "_") in _OTHER_VALUES:
         return f"see {meant}"
     return f"write {meant}{' ' if meant.startswith('--') else '='}{value}"

@@ -160,7 +160,7 @@ def test_a_command_line_of_1_0_0_still_works(capsys, tmp_path):
         ("train D resume=True", "resume=True is no setting; see --resume"),
         ("train D device=0", "device=0 is no setting; write --device 0"),
         ("predict a.jpg --vid-stride 2", "did you mean --every?"),
-        ("predict a.jpg --agnostic-nms", "settings are KEY=VALUE: decode.nms="),
+        ("predict a.jpg --agnostic-nms", "settings are KEY=VALUE: decode.nms=agnostic"),
         ("predict a.jpg --half", "did you mean --dtype?"),
         ("predict a.jpg augment=True", "augment=True is no setting; see --tta"),
         ("predict a.jpg --filter 3", "did you mean --classes?"),

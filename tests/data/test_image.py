@@ -148,6 +148,7 @@ def tiff_of(bands, bits, photometric=1, extra=()):
     head[277], head[278], head[284], head[279] = bands, 12, 1, len(data)
     if extra:
         head[338] = extra
+    head[34735] = (1, 1, 0, 0)  # that it is a map
     head[273] = 0  # behind these, as Pillow counts
     return b"II*\0\x08\0\0\0" + head.tobytes(8) + data, pixels
 
@@ -161,6 +162,8 @@ def test_near_infrared_is_no_transparency():
     seen = read_image(encoded(cut, "TIFF"))
     assert (seen[:, :8] == 255).all()
     assert (seen[:, 8:] == pixels[:, 8:, :3]).all()
+    cut.putalpha(200)  # of a picture that is no map
+    assert (read_image(encoded(cut, "TIFF")) == read_image(encoded(cut, "PNG"))).all()
 
 
 @pytest.mark.parametrize(

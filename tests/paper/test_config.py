@@ -199,6 +199,9 @@ def test_a_range_without_a_limit_as_others_write_it():
         ("channels-last", "train.channels_last"),
         ("data.resampe", "data.resample"),
         ("learning_rat", "train.lr"),
+        ("base_lr", "train.lr"),
+        ("nms_thresh", "decode.nms_iou"),
+        ("translate", ""),
         *((name, "") for name in ("num_classes", "nc", "rotation", "resume", "data.channels", "data.grayscale")),
     ],
 )

@@ -187,6 +187,11 @@ def test_a_buffer_that_is_used_again_does_not_change_what_was_found(model):
         found = model(given, score=0)
         given[:] = 0
         np.testing.assert_array_equal(np.asarray(found.draw()), expected)
+    view = (buffer := pixels.copy()).view()
+    view.flags.writeable = False
+    found = model(view, score=0)
+    buffer[:] = 0
+    np.testing.assert_array_equal(np.asarray(found.draw()), expected)
     fixed = pixels.copy()
     fixed.flags.writeable = False
     assert Kept(fixed, fixed).get() is fixed

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _BITS, _PHOTOMETRIC, _BANDS = 258, 262, 277  # the tags
+_MAP = {33550, 33922, 34264, 34735, 42112}  # tags of GeoTIFF and GDAL
 _STARTS = (b"II*\0", b"MM\0*")
 
 
@@ -33,9 +34,9 @@ def why_unknown(data: bytes) -> str:
 
 
 def shown(image: Image.Image) -> Image.Image:
-    """A TIFF as it is seen. GDAL marks the fourth band as transparency, whatever it holds: one of which less than half
-    is 0 or 255, as near infrared is, is left out."""
-    if image.mode != "RGBA":
+    """A TIFF as it is seen. GDAL marks the fourth band as transparency, whatever it holds: in a map, one of which less
+    than half is 0 or 255, as near infrared is, is left out."""
+    if image.mode != "RGBA" or not _MAP.intersection(getattr(image, "tag_v2", ())):
         return image
     counts = image.getchannel("A").histogram()
     return image if 2 * (counts[0] + counts[255]) >= sum(counts) else image.convert("RGB")
