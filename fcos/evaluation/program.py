@@ -315,7 +315,7 @@ def run_to_judge(model: object) -> Path:
     """The run folder that `model` is or lies in, which knows what it was judged by; DataError where it is none."""
     run = run_of(model) if isinstance(model, str | Path) else None
     if run is None:
-        known = "give the data set to judge on: fcos eval DATA --model MODEL (a run folder needs none)"
+        known = "give the data set to judge on (a run folder needs none)"
         raise DataError((missing(model) if isinstance(model, str | Path) else "") or known)
     return run
 
