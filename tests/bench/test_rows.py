@@ -224,4 +224,4 @@ def test_an_exported_file_is_measured_as_what_it_is(model, tmp_path, monkeypatch
     ]
     wrong_runtime, wrong_dtype = [note for note in report.notes if note.startswith("left out")]
     assert "is a file for the runtime onnx, not torch" in wrong_runtime
-    assert "export it with --dtype bf16" in wrong_dtype
+    assert "export it with dtype=bf16" in wrong_dtype

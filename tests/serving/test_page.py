@@ -224,7 +224,7 @@ def test_a_page_without_https_says_why_there_is_no_camera():
         tab.evaluate("fcosPage.ready")
         tab.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined}), 0")
         tab.evaluate("document.getElementById('camera').click()")
-        wait_for(tab, "document.body.innerText.includes('only to pages at https:// or http://localhost')", 10)
+        wait_for(tab, "document.body.innerText.includes('only to pages of https or of localhost')", 10)
 
 
 @pytest.mark.browser

@@ -140,7 +140,7 @@ def test_a_run_in_lanes_resumes_bit_by_bit(shapes, tmp_path):
     assert run.lanes is not None
     with pytest.raises(KeyboardInterrupt):
         run.run()
-    assert load_checkpoint(tmp_path / "halves")["step"] == 3
+    assert load_checkpoint(tmp_path / "halves")["step"] == 4
     learn(None, shapes, tmp_path / "halves", resume=True, init=None)
     whole, halves = (load_checkpoint(tmp_path / name) for name in ("whole", "halves"))
     assert whole["step"] == halves["step"] == 6

@@ -59,7 +59,7 @@ def test_what_slurm_started_is_used(monkeypatch):
     assert (environment.world_size(), environment.global_rank(), environment.local_rank()) == (4, 3, 1)
     assert (strategy.num_nodes, strategy.num_processes) == (2, 2)
     assert environment.main_address == "gpu07"
-    with pytest.raises(DeviceError, match="SLURM started 2 processes on 2 machines; set --nodes"):
+    with pytest.raises(DeviceError, match="SLURM started 2 processes on 2 machines; set SLURM's --nodes"):
         launched(4, 1)
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(DeviceError, match="--ntasks-per-node, not --ntasks"):

@@ -331,7 +331,7 @@ def test_without_val_a_tenth_is_held_out_and_test_is_left_alone(tmp_path):
     assert names(again.data["val"]) == names(chosen.data["val"])
     assert set(choose(NamedData(data, holdout=0), tiny_config()).data) == {"train"}
     assert set(choose(NamedData(data), tiny_config(), None, resumed=True).data) == {"train"}
-    with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave split= out"):
+    with pytest.raises(DataError, match=r"no split called val; it has train, test\. Leave --split out"):
         choose(NamedData(data, split="train,val"), tiny_config())
 
 

@@ -507,7 +507,7 @@
   async function camera() {
     if (state.camera) return stopCamera();
     if (!navigator.mediaDevices) {  // of pages over http from another computer
-      return say("no camera: browsers give it only to pages at https:// or http://localhost. Open images instead.", true);
+      return say("no camera: browsers give it only to pages of https or of localhost. Open images instead.", true);
     }
     try {
       const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
