@@ -43,7 +43,7 @@ WAYS = {
     "labels.propose": lambda w, out: fcos.labels.propose([w.image], model=w.model, to="coco", out=out).boxes,
     "detector": lambda w, out: w.detector([w.image], tta="flip", score="0.1,disc=0.05")[0].to_dict(),
     "detector.stream": lambda w, out: [f.detections.to_dict() for f in w.detector.stream([w.image], score=0.05)],
-    "detector.export": lambda w, out: w.detector.export(out.with_suffix(".onnx"), size=64, dynamic="none").file.name,
+    "detector.export": lambda w, out: w.detector.export(out.with_suffix(".torchscript"), size=64).file.name,
     "detections": lambda w, out: fcos.Detections([[1, 2, 3, 4]], [0.5], ["a"]).boxes.dtype,
 }
 

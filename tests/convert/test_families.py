@@ -69,7 +69,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * ("hrnet" in n)) for n in VARIANTS])
 def test_a_variant_goes_out_and_comes_back_bit_exact_with_its_config(name):
     config = VARIANTS[name]
     family = name.partition("-")[0]

@@ -414,6 +414,7 @@ def test_a_daemonic_process_loads_by_itself(monkeypatch):
     assert count_workers(0, 1) == 0
 
 
+@pytest.mark.slow
 def test_a_script_that_its_own_loader_runs_again_is_told_why(tmp_path):
     """Where processes are not forked, as on Windows and macOS."""
     make_shapes(tmp_path / "data", {"train": 4})

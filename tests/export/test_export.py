@@ -783,6 +783,7 @@ def test_a_format_by_the_suffix_of_its_files(given, meant):
     assert _choice(Job(lambda: pytest.fail("asked"), format=given)).name == meant
 
 
+@pytest.mark.slow
 def test_the_page_makes_boxes_of_raw_maps_as_the_detector_does(tmp_path):
     """With docs/export.md alone, from a file of a format that has no boxes."""
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")

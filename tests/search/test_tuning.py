@@ -245,6 +245,7 @@ def test_the_same_command_goes_on(made, undrawn, tmp_path):
         tune(search(minutes=5), tmp_path / "t", str, learner(near))
 
 
+@pytest.mark.slow
 def test_trials_on_corrected_labels_are_another_search(monkeypatch, undrawn, tmp_path):
     def begin(search):
         hashes = {} if search.trials == 7 else {"sha256": tuning._hashes(search)}

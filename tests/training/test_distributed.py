@@ -201,6 +201,7 @@ def together(arguments, tmp_path, *prepare, world=2):
     return [finish(p) for p in running], [(tmp_path / f"log-{r}").read_text() for r in range(world)]
 
 
+@pytest.mark.slow
 def test_a_run_of_two_writes_once_stops_and_goes_on(begin, beginning, tmp_path):
     whole = [*begin, "--out", "whole"]
     assert together(whole, tmp_path) == ([0, 0], ["", ""])
@@ -312,6 +313,7 @@ def out_of_time(step: int):
     Deadline.look = look
 
 
+@pytest.mark.slow
 def test_a_run_of_minutes_that_two_go_on_with_ends_for_both_by_the_clock_of_the_first(begin, tmp_path):
     out = tmp_path / "run"
     stop = at("fcos.training.optimizer:Average.update", 2, signal.SIGTERM)
@@ -331,6 +333,7 @@ def little_room():
     fcos.training.batch_size.free_bytes = lambda device: 1
 
 
+@pytest.mark.slow
 def test_two_processes_with_unlike_memory_settle_on_the_batch_of_the_smaller(tmp_path):
     """The first tries one image and the second goes on to two: neither waits for the other's BatchNorm meanwhile."""
     data, settings = make_shapes(tmp_path / "shapes", {"train": 32}), tmp_path / "tiny.yaml"

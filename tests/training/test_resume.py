@@ -119,6 +119,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(begin, undisturbed, tm
     assert log.read_text() == ""
 
 
+@pytest.mark.slow
 def test_killed_after_an_epoch_that_nothing_judged_it_goes_on_to_the_same_bits(begin, tmp_path):
     """Such an end of an epoch has no checkpoint: the steps are done again from the one before."""
     never, log = ["train.eval_every=0", "train.save_every=500"], tmp_path / "log"

@@ -306,7 +306,7 @@ def test_emulated_bf16_is_said(shapes, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------- torch.compile
 
 
-@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("works", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_compiling_is_not_silent(shapes, tmp_path, monkeypatch, capsys, works):
     def backend(graph, _):
         if not works:
