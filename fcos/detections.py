@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Mask: TypeAlias = "Tensor | np.ndarray | slice | Sequence[bool] | Sequence[int]"
 _LARGE = 64 << 20  # bytes of an image above which only its owner keeps it alive
-_PICKLED = 1 << 20  # bytes of an image that is not sent to other processes with what was found in it
 _NOTEBOOK = 900  # longer side in pixels of the image that a notebook shows
 _ELSEWHERE = {  # what other programs call it
     "xyxy": ".boxes",
@@ -72,7 +71,7 @@ class Arrays(NamedTuple):
 
 class Kept:
     """An image that detections remember: the pixels where they are few, else a weak reference to what was given. Pixels
-    whose memory is the caller's, to be written again, are copied; a pickle has those of a small image only."""
+    whose memory is the caller's, to be written again, are copied."""
 
     def __init__(self, pixels: np.ndarray, given: object) -> None:
         if pixels.nbytes <= _LARGE and _shared(pixels, given):
@@ -95,8 +94,8 @@ class Kept:
         return self  # nothing writes into the pixels
 
     def __reduce__(self) -> tuple[Any, ...]:
-        small = self.pixels is not None and self.pixels.nbytes <= _PICKLED
-        return Kept, (self.pixels if small else np.zeros((0, 0, 3), np.uint8), None)
+        pixels = self.pixels if self.pixels is not None else np.zeros((0, 0, 3), np.uint8)
+        return Kept, (pixels, None)
 
 
 def _shared(pixels: np.ndarray, given: object) -> bool:
