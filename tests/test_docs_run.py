@@ -200,6 +200,7 @@ def world(template, tmp_path, monkeypatch):
 
 SETS = ("DATA", "bccd", "voc2007", "VOC2007", "data/cells")
 WHOLE = ("my_images", "mine", "theirs", "COCO")  # without splits
+SEQUENCE = "MOT17-02/img1"  # frames as images
 TORCHVISION = "fcos_resnet50_fpn_coco.pth"
 RUNS = ("runs/mine", "runs/other", "runs/one", "runs/two", "runs/cells")
 
@@ -212,6 +213,10 @@ def furnish(folder, template, text):
     for word in WHOLE:
         if re.search(rf"(?<![\w/]){word}(?![\w/.])", text):
             make_whole(folder / word)
+    if SEQUENCE in text:
+        for number, photo in enumerate(sorted((folder / "photos").iterdir()), 1):
+            (folder / SEQUENCE).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / SEQUENCE / f"{number:06d}.jpg"), cv2.resize(cv2.imread(str(photo)), (320, 240)))
     if TORCHVISION in text:
         torch.save(fcos_resnet50_fpn(weights=None, weights_backbone=None).state_dict(), folder / TORCHVISION)
     if "runs/" in text:

@@ -156,11 +156,11 @@ class Reader:
         self._found = find_sequence(source) if isinstance(source, str | os.PathLike) else []
         if isinstance(source, str | os.PathLike | int) and not self._found:
             self._name = str(source)
-            if rate is not None:
-                raise ConfigError(f"a rate is for images, not for {self._name}, which tells its times itself")
             number = source if isinstance(source, int) else camera(os.fspath(source))
             place = source if number is None else number
             stream = number is not None or self._name.lower().startswith(_SCHEMES)
+            if rate is not None and (stream or os.path.exists(source)):  # what is not there is told of below
+                raise ConfigError(f"a rate is for images, not for {self._name}, which tells its times itself")
             self._open: Callable[[], Any] | None = lambda: _capture(place, stream)
             self._capture = self._open()
             own, count = self._capture.get(_RATE), self._capture.get(_COUNT)

@@ -184,6 +184,8 @@ def test_a_rate_is_for_images(clip, sequence):
         Reader(sequence, rate=0)
     with pytest.raises(VideoError, match="no such file"):
         Reader(sequence / "g%d.png")
+    with pytest.raises(VideoError, match="no such file"):
+        Reader(clip.with_name("missing"), rate=30)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
