@@ -136,7 +136,7 @@ def split(
 
     \b
     fcos data split my_images parted --holdout 0.2
-    fcos data split my_images parted --holdout 0.2 --test 0.1
+    fcos data split my_images parts --holdout 0.2 --test 0.1
     """
     from ..data.combine import part_dataset
     from ..data.splits import TAUGHT, default_split

@@ -82,7 +82,7 @@ def command(
     \b
     fcos explain photo.jpg --out story               # where each box came from
     fcos explain runs/mine                          # why objects were missed
-    fcos explain runs/mine --image 0012.jpg         # objects of one image
+    fcos explain runs/mine --image cat.jpg          # objects of one image
     fcos explain my_data --model runs/mine          # in other data
     fcos explain big.jpg --tile 640 --out story     # which tile saw what
     """

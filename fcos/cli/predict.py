@@ -118,7 +118,7 @@ def command(
     fcos predict photos --coco results.json --score 0
     fcos predict big.tif --tile auto --out found
     fcos predict clip.mp4 --out found
-    fcos predict many --engine ray --out rows
+    fcos predict many --engine local --out rows
 
     \b
     An image that cannot be read is reported, and the others go on. The exit
