@@ -47,7 +47,7 @@ ORDER = [
     "cli",
 ]
 # Inside the paper, from bottom to top: its words, its maths.
-WORDS = ["version", "errors", "foreign", "detections", "types", "changes", "config", "presets"]
+WORDS = ["version", "errors", "foreign", "kept", "detections", "types", "changes", "config", "presets"]
 MATHS = ["overlap", "boxes", "points", "assign", "losses", "decode"]
 # The arrows that run upward, each late, each with its reason; none of them closes a circle.
 ALLOWED = {

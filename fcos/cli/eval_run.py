@@ -118,7 +118,6 @@ def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
     from dataclasses import replace
 
     from ..evaluation.coco import curves, evaluate
-    from ..evaluation.operating_point import count_at
     from ..evaluation.program import tell_cut
     from ..evaluation.uncertainty import intervals, method
 
@@ -129,10 +128,8 @@ def judge(asked: Asked, on: On, how: How, wanted: Wanted) -> Evaluation:
         tell_cut(asked.detections, judged.detections, judged.dataset)
     seen, dataset, used = judged
     agnostic, more, result = wanted.class_agnostic, list[str](), dict[str, Any]()
-    metrics = evaluate(seen, dataset, class_agnostic=agnostic, voc_plus_one=wanted.voc_plus_one)
-    point = count_at(seen, dataset, wanted.cut, class_agnostic=agnostic)
-    metrics = replace(metrics, at_score=point)
-    more += [str(point)] if wanted.by_class else []
+    metrics = evaluate(seen, dataset, class_agnostic=agnostic, voc_plus_one=wanted.voc_plus_one, cut=wanted.cut)
+    more += [str(metrics.at_score)] if wanted.by_class else []
     if wanted.intervals is not None:
         around = intervals(seen, dataset, wanted.intervals, class_agnostic=agnostic)
         metrics = replace(metrics, intervals=around)

@@ -23,6 +23,7 @@ from ..system.terminal import plural
 from .backends import Backend, Totals, coco_arrays
 from .metrics import (
     IOU,
+    SAME,
     Curves,
     Detected,
     Floats,
@@ -35,6 +36,7 @@ from .metrics import (
     precision_recall,
     voc_ap,
 )
+from .operating_point import Cut, OperatingPoint, count
 from .results import Listed, read_results
 from .summary import ClassMetrics, Metrics
 
@@ -45,6 +47,7 @@ __all__ = [
     "ClassMetrics",
     "Metrics",
     "as_one_class",
+    "count_at",
     "curves",
     "evaluate",
     "flatten",
@@ -124,14 +127,16 @@ def evaluate(
     max_detections: Sequence[int] = (1, 10, 100),
     class_agnostic: bool = False,
     voc_plus_one: bool = False,
+    cut: Cut | None = None,
 ) -> Metrics:
     """Judge detections[i] against dataset.records[i]; labels are label numbers of the data set.
 
     `class_agnostic` takes all classes for one (proposals). `max_detections` limits the detections per class
     and image; AR@1000 comes in addition. `voc_plus_one` is for detections whose corners are VOC pixel
     numbers (1.., last pixel included): for the VOC numbers x1 and y1 of the truth count from 1 too, and a box
-    is x2 - x1 + 1 wide, as in the VOC devkit. Crowd and difficult boxes are neither rewarded nor punished. Equal scores
-    keep their order. Raises DataError for detections that are not finite, MissingExtra without a backend.
+    is x2 - x1 + 1 wide, as in the VOC devkit. `cut`: where to count what is found, missed and wrong (`at_score`).
+    Crowd and difficult boxes are neither rewarded nor punished. Equal scores keep their order. Raises DataError for
+    detections that are not finite, MissingExtra without a backend.
     """
     started = time.perf_counter()
     names = ("object",) if class_agnostic else dataset.classes.names
@@ -144,7 +149,7 @@ def evaluate(
     used, precision, recall = coco_arrays(flat, truth, Totals(len(dataset.records), len(names)), caps, backend)
     main = caps.index(limits[-1])
 
-    pairs = overlaps(flat, truth, minimum=IOU)
+    pairs = overlaps(flat, truth, minimum=min(IOU, IOU if cut is None else cut.iou))
     status = match_coco(flat, truth, pairs, IOU)
     pooled = precision_recall(flat.scores, status, int((~truth.ignore).sum()))
     by_class = curves_by_class(flat, truth, status, len(names))
@@ -196,6 +201,7 @@ def evaluate(
         backend=used,
         seconds=time.perf_counter() - started,
         split=dataset.split,
+        at_score=None if cut is None else count(flat, truth, pairs, names, cut),
     )
 
 
@@ -209,3 +215,9 @@ def curves(detections: Sequence[Detections], dataset: Dataset, *, ious: tuple[fl
     """Precision, recall and F1 by confidence, for each class and pooled, at each IoU of `ious`."""
     flat, truth = flatten(detections, dataset)
     return all_curves(flat, truth, overlaps(flat, truth, minimum=min(ious)), dataset.classes.names, ious)
+
+
+def count_at(detections: Sequence[Detections], dataset: Dataset, cut: Cut = Cut()) -> OperatingPoint:
+    """What detections[i] find of dataset.records[i], miss and get wrong at `cut`."""
+    flat, truth = flatten(detections, dataset)
+    return count(flat, truth, overlaps(flat, truth, minimum=min(cut.iou, SAME)), dataset.classes.names, cut)

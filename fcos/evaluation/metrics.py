@@ -63,6 +63,10 @@ class Pairs(NamedTuple):
     truth: Ints
     iou: Floats
 
+    def pick(self, keep: Bools) -> Pairs:
+        """The pairs at `keep` [Q]."""
+        return Pairs(self.detections[keep], self.truth[keep], self.iou[keep])
+
 
 def overlaps(
     detections: Detected, truth: Truth, *, minimum: float, crowd: bool = True, plus_one: bool = False
@@ -168,8 +172,7 @@ def match_voc(detections: Detected, truth: Truth, pairs: Pairs) -> Ints:
 
 
 def _same_class(detections: Detected, truth: Truth, pairs: Pairs, keep: Bools) -> Pairs:
-    keep = keep & (detections.labels[pairs.detections] == truth.labels[pairs.truth])
-    return Pairs(pairs.detections[keep], pairs.truth[keep], pairs.iou[keep])
+    return pairs.pick(keep & (detections.labels[pairs.detections] == truth.labels[pairs.truth]))
 
 
 @dataclass(frozen=True)

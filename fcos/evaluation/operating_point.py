@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..detections import Detections
 from ..errors import ConfigError
 from ..system.terminal import decimal, json_ready, plural, table
-from .coco import as_one_class, flatten
 from .metrics import (
     CORRECT,
     IOU,
     SAME,
     WRONG,
+    Detected,
     Ints,
+    Pairs,
+    Truth,
     coco_ap,
     confusion,
     curves_by_class,
     match_coco,
-    overlaps,
     precision_recall,
 )
-
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
 
 _ANY = 0.5  # the score where nothing is right: any shows that
 
@@ -137,17 +134,11 @@ class OperatingPoint:
         }
 
 
-def count_at(
-    detections: Sequence[Detections], dataset: Dataset, cut: Cut = Cut(), *, class_agnostic: bool = False
-) -> OperatingPoint:
-    """Count what detections[i] find of dataset.records[i], by COCO's matching, without a limit of detections in an
-    image. Crowd and difficult boxes count nowhere. The confusion matrix pairs other classes too; see
-    `metrics.confusion`."""
-    if class_agnostic:
-        detections, dataset = as_one_class(detections, dataset)
-    names = ("object",) if class_agnostic else dataset.classes.names
-    flat, truth = flatten(detections, dataset)
-    pairs = overlaps(flat, truth, minimum=min(cut.iou, SAME))
+def count(flat: Detected, truth: Truth, pairs: Pairs, names: Sequence[str], cut: Cut) -> OperatingPoint:
+    """Count what is found at `cut` by COCO's matching, without a limit of detections in an image. Crowd and difficult
+    boxes count nowhere. The confusion matrix pairs other classes too; see `metrics.confusion`. `pairs` are those of
+    IoU >= cut.iou, or more."""
+    pairs = pairs.pick(pairs.iou >= min(cut.iou, SAME))
     status = match_coco(flat, truth, pairs, cut.iou)
     score = cut.score
     if score is None:

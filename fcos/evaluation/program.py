@@ -29,7 +29,7 @@ from ..types import Classes
 from . import coco
 from .coco import Metrics
 from .metrics import IOU
-from .operating_point import Cut, count_at
+from .operating_point import Cut
 from .results import read_results
 from .uncertainty import Comparison, Draws, compare_detections, intervals
 
@@ -119,9 +119,8 @@ def evaluate(model: Judged, data: Dataset | str | Path | None = None, **options:
     tell_cut(model, detections, dataset)
     agnostic = options.get("class_agnostic", False)
     metrics = coco.evaluate(
-        detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False)
+        detections, dataset, class_agnostic=agnostic, voc_plus_one=options.get("voc_plus_one", False), cut=cut
     )
-    metrics = replace(metrics, at_score=count_at(detections, dataset, cut, class_agnostic=agnostic))
     if options.get("ci", False):
         metrics = replace(metrics, intervals=intervals(detections, dataset, class_agnostic=agnostic))
     return metrics

@@ -17,10 +17,11 @@ from ..boxes import last_pixel
 from ..config import Config
 from ..data.images.reading import resize, resized_shape
 from ..decode import calibrated, decode
-from ..detections import Detections, Kept, Results
+from ..detections import Detections, Results
 from ..errors import ConfigError, ModelError, check_count, check_names, no_attribute
 from ..export.registry import OWN_THREADS
 from ..export.runtime import EndToEndRuntime
+from ..kept import Kept
 from ..points import check_points, make_points, padded
 from ..system.door import door, in_python
 from ..system.machine import Placement

@@ -14,9 +14,9 @@ from ..data.records import Record, evenly
 from ..detections import Detections
 from ..errors import ImageError
 from ..evaluation.calibration import Calibration, calibration
-from ..evaluation.coco import curves, flatten
+from ..evaluation.coco import count_at, curves, flatten
 from ..evaluation.metrics import IOU, Ints, match_image, matches_coco, overlaps
-from ..evaluation.operating_point import Cut, OperatingPoint, count_at
+from ..evaluation.operating_point import Cut, OperatingPoint
 from ..system.files import write_whole
 from . import plots
 from .draw import GREY, Marks, caption, draw_cell, sheet

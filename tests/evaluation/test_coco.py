@@ -16,9 +16,9 @@ from fcos.config import Config
 from fcos.data.classes import match_classes
 from fcos.data.open import open_dataset
 from fcos.errors import DataError, FcosError, ImageError
-from fcos.evaluation.coco import curves, evaluate, flatten
+from fcos.evaluation.coco import count_at, curves, evaluate, flatten
 from fcos.evaluation.metrics import confusion, match_coco, match_voc, overlaps, precision_recall, voc_ap
-from fcos.evaluation.operating_point import Cut, count_at
+from fcos.evaluation.operating_point import Cut
 from fcos.evaluation.results import read_results, write_results
 from fcos.evaluation.uncertainty import intervals
 from fcos.inference.dataset import Progress, predict_dataset

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from judging import cli, dataset, found, record, scenes
 
 from fcos.errors import ConfigError
-from fcos.evaluation.coco import evaluate
-from fcos.evaluation.operating_point import Cut, count_at
+from fcos.evaluation.coco import as_one_class, count_at, evaluate
+from fcos.evaluation.operating_point import Cut
 from fcos.evaluation.program import evaluate as judge
 
 
@@ -52,7 +52,7 @@ def test_a_lower_score_and_iou_find_more():
     results, data = two_images()
     assert [count_at(results, data, Cut(score, 0.5)).total.found for score in (0.95, 0.5, 0.2)] == [0, 1, 2]
     assert [count_at(results, data, Cut(0.2, iou)).total.found for iou in (1.0, 0.95, 0.5, 0.4, 0.3)] == [1, 1, 2, 3, 3]
-    one = count_at(results, data, Cut(0.2, 0.5), class_agnostic=True)
+    one = count_at(*as_one_class(results, data), Cut(0.2, 0.5))
     assert [(row.name, row.found, row.wrong) for row in one.classes] == [("object", 3, 1)]
 
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from tiny import NAMES, tiny_config
 
-from fcos import detections as module
-from fcos.detections import Detection, Detections, Kept, Results
+from fcos import kept
+from fcos.detections import Detection, Detections, Results
 from fcos.errors import FcosError
 from fcos.inference.detector import Detector
+from fcos.kept import Kept
 from fcos.network import weights
 from fcos.types import Classes
 
@@ -165,7 +166,7 @@ def test_the_image_is_kept_for_drawing(model, tmp_path):
 
 
 def test_a_large_image_lives_as_long_as_its_owner_keeps_it(model, monkeypatch):
-    monkeypatch.setattr(module, "_LARGE", 1000)
+    monkeypatch.setattr(kept, "_LARGE", 1000)
     pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
     found = model(pixels, score=0)
     expected = np.asarray(found.draw())
